@@ -1,0 +1,1 @@
+//! The daemon: select what happened, decide, journal, perform.

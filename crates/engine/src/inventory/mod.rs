@@ -1,0 +1,1 @@
+//! The inventory of this host: SQLite, written only by applying journal records.

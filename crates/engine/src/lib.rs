@@ -1,0 +1,11 @@
+//! The engine of Keepwatch: it watches file trees, journals every change, and keeps the inventory.
+//!
+//! It never reads the environment, never prints and knows no terminal; the binary hands it validated settings.
+//! Which module may use which stands in `tests/architecture.rs`.
+
+pub mod clock;
+pub mod daemon;
+pub mod inventory;
+pub mod model;
+pub mod scan;
+pub mod watch;

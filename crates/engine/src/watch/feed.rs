@@ -1,0 +1,1 @@
+//! The bounded way from a source to the sequencer.

@@ -1,0 +1,250 @@
+//! One record: what a line of the journal says.
+//!
+//! The JSON form of each, field by field, is `docs/journal-format.md`; [`Record::render`] writes it and
+//! [`Record::parse`] reads it back. Rendering is canonical: the same record always gives the same bytes.
+
+use crate::value::{RelPath, RootName, Seq, Timestamp};
+
+/// One line of the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Its place.
+    pub seq: Seq,
+    /// When it was journaled.
+    pub at: Timestamp,
+    /// What it says.
+    pub body: Body,
+    /// Fields this version does not know, kept and passed on in their order.
+    pub extra: Extra,
+}
+
+/// Fields of a record that this version does not know, as JSON text; `None` almost always.
+pub type Extra = Option<Box<serde_json::Map<String, serde_json::Value>>>;
+
+/// What a record says, by its `do`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// `create modify attrib move delete`: a change of a file.
+    Change(Change),
+    /// `settled`: the version is complete.
+    Settled(Settled),
+    /// `gap`: from here on changes may have been missed in its scope.
+    Gap(Gap),
+    /// `gap_closed`: the scope was scanned, what had changed is journaled.
+    GapClosed(GapClosed),
+    /// `config`: what is watched from here on.
+    Config(Config),
+    /// A `do` of a later version, or an act that this program only passes on; all its fields are in `extra`.
+    Other(String),
+}
+
+/// What happened to a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// It came to be.
+    Create,
+    /// Its content changed: size or mtime.
+    Modify,
+    /// Only its attributes changed: mode, owner, link count, times.
+    Attrib,
+    /// It got another name: `old_path` → `path`. What stood at `path` is gone. A directory takes along what it holds.
+    Move,
+    /// It is gone; of a directory, with all that it held.
+    Delete,
+}
+
+/// A change of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// What happened.
+    pub op: Op,
+    /// In which root.
+    pub root: RootName,
+    /// Its name now (for `delete`: the name that is gone).
+    pub path: RelPath,
+    /// Where it was before, for a `move`.
+    pub old: Option<OldPlace>,
+    /// What was found there; `None` where it was gone before it could be read, and for a `delete`.
+    pub facts: Option<Facts>,
+    /// Who told.
+    pub via: Via,
+    /// Who did it, where the kernel tells.
+    pub by: Option<Box<By>>,
+    /// The kernel or a scan folded several operations into one notice.
+    pub merged: bool,
+    /// A `delete` of a directory that left the root with all it held (moved out, or gone unwitnessed).
+    pub subtree: bool,
+}
+
+/// Where a moved file was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldPlace {
+    /// The root it left, where it is another than the record's.
+    pub root: Option<RootName>,
+    /// The path there.
+    pub path: RelPath,
+}
+
+/// What kind of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileType {
+    /// Regular file.
+    File,
+    /// Directory.
+    Dir,
+    /// Symbolic link.
+    Symlink,
+    /// Named pipe.
+    Fifo,
+    /// Socket.
+    Socket,
+    /// Block device.
+    Block,
+    /// Character device.
+    Char,
+}
+
+/// What `statx` told of a file, never following a symbolic link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// What kind.
+    pub kind: FileType,
+    /// Bytes.
+    pub size: u64,
+    /// Nanoseconds since 1970 UTC; times beyond what 64 bits hold (1677 to 2262) are cut to them.
+    pub mtime_ns: i64,
+    /// The same for the last change of the inode.
+    pub ctime_ns: i64,
+    /// The device number, `st_dev`; it may change with a reboot.
+    pub dev: u64,
+    /// The inode number.
+    pub inode: u64,
+    /// Permission bits, `st_mode & 0o7777`.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of names.
+    pub nlink: u32,
+    /// Where a symbolic link points, as bytes.
+    pub target: Option<Box<[u8]>>,
+}
+
+/// Who told of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// The kernel, by a filesystem mark.
+    Fanotify,
+    /// The kernel, by a watch on the directory.
+    Inotify,
+    /// A scan at intervals.
+    Poll,
+    /// A scan at start-up, after a gap, or asked for.
+    Scan,
+}
+
+/// Which process did it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By {
+    /// Process id.
+    pub pid: u32,
+    /// Its real user id.
+    pub uid: Option<u32>,
+    /// Its executable's path, as bytes.
+    pub exe: Option<Box<[u8]>>,
+}
+
+/// The version of a file is complete: no writer will add to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// In which root.
+    pub root: RootName,
+    /// Which file.
+    pub path: RelPath,
+    /// On what evidence.
+    pub evidence: Evidence,
+    /// The size of the version that settled.
+    pub size: u64,
+    /// Its mtime.
+    pub mtime_ns: i64,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// Why a version is held to be complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Evidence {
+    /// A read lease was granted: nobody on this machine has the file open for writing.
+    Lease,
+    /// Size and mtime stayed the same for the root's `settle` time.
+    Quiet,
+    /// It was renamed into place and a lease was granted.
+    Rename,
+}
+
+/// From here on changes may have been missed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gap {
+    /// In which root; `None`: in all.
+    pub root: Option<RootName>,
+    /// Below which directory of it.
+    pub path: RelPath,
+    /// Why.
+    pub reason: GapReason,
+    /// The last moment of which the journal is sure, where that is not the record before.
+    pub since: Option<Timestamp>,
+    /// Words for people: what was seen, the error's text.
+    pub note: Option<String>,
+}
+
+/// Why changes may have been missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GapReason {
+    /// The program was not running.
+    Restart,
+    /// The root was not known before.
+    New,
+    /// A queue ran over.
+    Overflow,
+    /// The root's file system was not there.
+    Absent,
+    /// A file system was mounted or unmounted below the root.
+    Mount,
+    /// A watch could not be set, or its thread died.
+    Watch,
+    /// The journal could not be written.
+    Journal,
+    /// The journal's end was torn.
+    Torn,
+    /// A new epoch of the journal began.
+    Epoch,
+    /// Somebody asked for it.
+    Asked,
+}
+
+/// The scope of a gap was scanned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GapClosed {
+    /// The gap's seq.
+    pub gap: Seq,
+    /// In which root.
+    pub root: Option<RootName>,
+    /// How many objects were looked at.
+    pub scanned: u64,
+    /// How many changes that found.
+    pub found: u64,
+}
+
+/// What is watched from here on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Which root.
+    pub root: RootName,
+    /// Its absolute path, as bytes; `None`: it is no longer watched.
+    pub dir: Option<Box<[u8]>>,
+    /// The identity of its file system and top directory (`uuid:… handle:…`), by which another disk is told.
+    pub identity: Option<String>,
+    /// A person accepted a new identity in place of the old one.
+    pub accepted: bool,
+}

@@ -1,0 +1,172 @@
+//! The small values that records are made of: each a type of its own, so that none is taken for another.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A record's place in its journal: 1, 2, 3 … without holes. Zero means "before the first record".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// Before the first record.
+    pub const ZERO: Seq = Seq(0);
+
+    /// The next place.
+    #[must_use]
+    pub fn next(self) -> Seq {
+        Seq(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A moment: nanoseconds since 1970-01-01 UTC, by the wall clock. Order never depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+/// A path relative to its root, as bytes: no leading or trailing `/`, no `.` or `..`, no NUL. Empty: the root itself.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelPath(Vec<u8>);
+
+/// Why bytes are not a [`RelPath`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a relative path: it is absolute, or has an empty, `.` or `..` component, or a NUL byte")]
+pub struct NotRelative;
+
+impl RelPath {
+    /// The root itself.
+    pub const ROOT: RelPath = RelPath(Vec::new());
+
+    /// Takes bytes that came from outside, after a look at every component.
+    ///
+    /// # Errors
+    /// [`NotRelative`] if they could lead out of the root or name nothing.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, NotRelative> {
+        let bytes = bytes.into();
+        let sound = bytes.is_empty()
+            || bytes
+                .split(|byte| *byte == b'/')
+                .all(|part| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0));
+        if sound { Ok(RelPath(bytes)) } else { Err(NotRelative) }
+    }
+
+    /// The path of `name` in this directory. `name` comes from the kernel: one component, never `.` or `..`.
+    #[must_use]
+    pub fn join(&self, name: &[u8]) -> RelPath {
+        debug_assert!(!name.is_empty() && !name.contains(&b'/'));
+        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.len());
+        bytes.extend_from_slice(&self.0);
+        if !bytes.is_empty() {
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(name);
+        RelPath(bytes)
+    }
+
+    /// The directory that holds it, and its name there; `None` for the root itself.
+    #[must_use]
+    pub fn split(&self) -> Option<(&[u8], &[u8])> {
+        if self.0.is_empty() {
+            return None;
+        }
+        Some(match self.0.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&self.0[..slash], &self.0[slash + 1..]),
+            None => (&[], &self.0[..]),
+        })
+    }
+
+    /// Its components, from the top; none for the root.
+    pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.0.split(|byte| *byte == b'/').filter(|part| !part.is_empty())
+    }
+
+    /// Whether it is `dir` or lies below it.
+    #[must_use]
+    pub fn is_within(&self, dir: &RelPath) -> bool {
+        dir.0.is_empty()
+            || self.0 == dir.0
+            || (self.0.len() > dir.0.len() && self.0.starts_with(&dir.0) && self.0[dir.0.len()] == b'/')
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether it is the root itself.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", bstr::BStr::new(&self.0))
+    }
+}
+
+/// A root's name in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RootName(Arc<str>);
+
+impl RootName {
+    /// A name from the configuration, or from a record.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        RootName(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RootName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Which journal: a UUIDv7, new at each epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct JournalId(pub uuid::Uuid);
+
+impl fmt::Display for JournalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The SHA-256 that a commit line carries; all zero before the first commit of a journal.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct ChainHash(pub [u8; 32]);
+
+impl fmt::Display for ChainHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ChainHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How far a follower has come, or where a journal ends: always at a commit line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Which journal.
+    pub journal: JournalId,
+    /// The last record covered.
+    pub seq: Seq,
+    /// The hash of the commit line that covers it.
+    pub hash: ChainHash,
+}

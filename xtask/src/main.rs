@@ -1,0 +1,3 @@
+//! What developers of Keepwatch repeat: `cargo xtask test`, `prove`, `bench`.
+
+fn main() {}
