@@ -31,7 +31,7 @@ pub struct Place {
 }
 
 /// Operations on one place that one notice tells of; the kernel may fold several into one.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct What(pub u16);
 
 impl What {
