@@ -4,6 +4,7 @@
 //! keeps no path. The sequencer (`daemon`) turns events into records.
 
 pub mod feed;
+pub mod settle;
 
 use std::fmt;
 
