@@ -180,8 +180,7 @@ impl<'a, T> Pending<'a, T> {
             Dir::Half(reading) => (Arc::clone(&reading.node), None, Some(reading)),
         };
         let count = descend.tokens.len();
-        let batch =
-            Batch { dir: node, held, names: descend.names, start: 0, tokens: descend.tokens.into_iter() };
+        let batch = Batch { dir: node, held, names: descend.names, start: 0, tokens: descend.tokens.into_iter() };
         let mut stack = self.lock();
         let count = count + usize::from(rest.is_some());
         stack.waiting.extend(rest.map(|reading| Waiting::One(Job::Resume(reading))));
