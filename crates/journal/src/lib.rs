@@ -5,15 +5,26 @@
 //! The format is specified in `docs/journal-format.md`.
 
 pub mod disk;
+mod files;
+mod format;
+mod frames;
 mod json;
 pub mod record;
+mod recovery;
+mod tail;
 pub mod time;
 pub mod value;
+mod window;
+mod writer;
 
 pub use disk::{Disk, DiskError, DiskFile, RealDisk};
+pub use format::FORMAT;
 pub use json::ParseError;
 pub use record::{
     Body, By, Change, Config, Evidence, Extra, Facts, FileType, Gap, GapClosed, GapReason, OldPlace, Op, Record,
     Settled, Via,
 };
+pub use recovery::{OpenError, Recovery, Torn};
+pub use tail::{Batch, Tail};
 pub use value::{ChainHash, Cursor, JournalId, NotACursor, NotRelative, RelPath, RootName, Seq, Timestamp};
+pub use writer::{CommitError, Writer, WriterOptions};
