@@ -41,8 +41,7 @@ impl Entry {
         if !self.packed {
             return Ok(Source::Plain(file));
         }
-        let decoder = zstd::Decoder::new(FileReader { file, offset: 0 }).during("decompress", &path)?;
-        Ok(Source::Packed(Box::new(decoder)))
+        Source::packed(file).during("decompress", &path)
     }
 }
 
@@ -81,6 +80,10 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    pub(crate) fn packed(file: Box<dyn DiskFile>) -> io::Result<Source> {
+        Ok(Source::Packed(Box::new(zstd::Decoder::new(FileReader { file, offset: 0 })?)))
+    }
+
     /// Reads on, into the whole of `into` unless the text ends. `offset` is where that is in the text; a compressed
     /// file only goes forward.
     pub(crate) fn read(&mut self, into: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -104,8 +107,8 @@ impl Source {
 
 /// A [`DiskFile`] as a stream.
 pub(crate) struct FileReader {
-    pub(crate) file: Box<dyn DiskFile>,
-    pub(crate) offset: u64,
+    file: Box<dyn DiskFile>,
+    offset: u64,
 }
 
 impl Read for FileReader {

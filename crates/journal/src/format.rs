@@ -27,19 +27,19 @@ const CLOSING: &[u8] = b"\"}";
 
 /// The first line of a file: which journal, and where in it the file begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// Which journal.
-    pub journal: JournalId,
+    pub(crate) journal: JournalId,
     /// The host that wrote it.
-    pub host: String,
+    pub(crate) host: String,
     /// The seq of its first record, once it has one.
-    pub first_seq: Seq,
+    pub(crate) first_seq: Seq,
     /// The hash of the commit line that it follows: where the file before it validly ends.
-    pub prev: ChainHash,
+    pub(crate) prev: ChainHash,
     /// Its number: files are in the order of their numbers. Numbers rise; some may be left out.
-    pub number: u64,
+    pub(crate) number: u64,
     /// When it was opened.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 /// Why a first line is not a header that can be used.

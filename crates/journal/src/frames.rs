@@ -57,6 +57,13 @@ pub(crate) struct Flaw {
     pub(crate) what: FlawKind,
 }
 
+impl Flaw {
+    /// NUL bytes where a batch should begin, with more behind them.
+    pub(crate) fn hole(line: u64, seq: Seq) -> Flaw {
+        Flaw { line, seq, what: FlawKind::Unfinished }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FlawKind {
     #[error("the file ends, or is empty space, before a commit line closes the batch")]
@@ -128,6 +135,11 @@ impl Frames {
             Some((found, _)) => (found.last.next(), found.hash),
             None => (self.expected.seq, self.prev),
         }
+    }
+
+    /// The number of the line that comes next.
+    pub(crate) fn line(&self) -> u64 {
+        self.window.line + self.taken.as_ref().map_or(0, |(_, lines)| *lines) + u64::from(self.header_len > 0) + 1
     }
 
     /// Where in the text the next batch begins.

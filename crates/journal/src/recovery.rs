@@ -198,8 +198,9 @@ fn read_last(disk: &dyn Disk, dir: &Path, placed: Placed) -> Result<LastFile, Op
             Step::Flawed(flaw) => Some(flaw),
             Step::Free => None,
         };
+        let hole = Flaw::hole(frames.line(), frames.place().0);
         let free = flaw.is_none() && frames.rest_is_free()?;
-        let flaw = flaw.unwrap_or(Flaw { line: 0, seq: frames.place().0, what: FlawKind::Unfinished });
+        let flaw = flaw.unwrap_or(hole);
         let torn = !free && !placed.entry.packed && frames.is_torn()?;
         return match last {
             Some((last, text)) if free || torn => Ok(LastFile { placed, end, torn, last, text }),
