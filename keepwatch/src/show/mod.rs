@@ -1,0 +1,4 @@
+//! How things look: on a terminal, and as JSON. Everything here is a function of plain values.
+
+pub mod safe;
+pub mod status;
