@@ -74,6 +74,8 @@ pub struct Change {
     pub merged: bool,
     /// A `delete` of a directory that left the root with all it held (moved out, or gone unwitnessed).
     pub subtree: bool,
+    /// A `move` that exchanged two names: what stood at `path` now stands at `old_path`.
+    pub exchange: bool,
 }
 
 /// Where a moved file was before.

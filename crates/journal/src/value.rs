@@ -1,6 +1,7 @@
 //! The small values that records are made of: each a type of its own, so that none is taken for another.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// A record's place in its journal: 1, 2, 3 … without holes. Zero means "before the first record".
@@ -148,6 +149,30 @@ impl fmt::Display for JournalId {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct ChainHash(pub [u8; 32]);
 
+impl ChainHash {
+    /// Before the first commit of a journal.
+    pub const ZERO: ChainHash = ChainHash([0; 32]);
+
+    /// Reads the 64 lower-case hexadecimal digits that a commit line carries; `None` for anything else.
+    #[must_use]
+    pub fn from_hex(hex: &[u8]) -> Option<ChainHash> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let (pairs, rest) = hex.as_chunks::<2>();
+        if pairs.len() != 32 || !rest.is_empty() {
+            return None;
+        }
+        let mut hash = [0; 32];
+        for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(ChainHash(hash))
+    }
+}
+
 impl fmt::Display for ChainHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -169,4 +194,30 @@ pub struct Cursor {
     pub seq: Seq,
     /// The hash of the commit line that covers it.
     pub hash: ChainHash,
+}
+
+/// Text to be kept elsewhere, or to be given to `journal verify --head`: `JOURNAL:SEQ:HASH`.
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.journal, self.seq, self.hash)
+    }
+}
+
+/// Why text is not a [`Cursor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a head: write it as `keepwatch journal head` prints it, JOURNAL:SEQ:HASH")]
+pub struct NotACursor;
+
+impl FromStr for Cursor {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<Self, NotACursor> {
+        let mut parts = text.splitn(3, ':');
+        let mut part = || parts.next().ok_or(NotACursor);
+        Ok(Cursor {
+            journal: JournalId(part()?.parse().map_err(|_| NotACursor)?),
+            seq: Seq(part()?.parse().map_err(|_| NotACursor)?),
+            hash: ChainHash::from_hex(part()?.as_bytes()).ok_or(NotACursor)?,
+        })
+    }
 }

@@ -3,7 +3,16 @@
 //! A source only reports: which directory, which name, what was done. It looks at no file, decides nothing and
 //! keeps no path. The sequencer (`daemon`) turns events into records.
 
+pub mod error;
+pub mod fanotify;
 pub mod feed;
+pub mod handle;
+mod process;
+mod reader;
+pub mod settle;
+mod sys;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 

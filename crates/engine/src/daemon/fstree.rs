@@ -1,0 +1,286 @@
+//! The real file systems, looked at by identity.
+//!
+//! A directory is opened by its file handle where the kernel lets us, else by its path below its root and then
+//! checked. Descriptors are kept only while there is work: even one would make `umount` fail.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use keepwatch_journal::RelPath;
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, readlink, statat};
+use rustix::io::Errno;
+
+use crate::daemon::dirs::RootNo;
+use crate::daemon::tree::{DirAt, Located, Look, Tree, Writers};
+use crate::scan;
+use crate::watch::DirKey;
+use crate::watch::handle::{child_key, dir_key, fsid_of, open_by_key};
+use crate::watch::lease::{Verdict, no_writer};
+
+/// Directories kept open while there is work.
+const OPEN_DIRS: usize = 32;
+/// Levels to go up before giving up.
+const LEVELS_MAX: usize = 64 * 1024;
+
+/// A root's top directory, as it was when the root was found present.
+#[derive(Debug)]
+struct Top {
+    path: PathBuf,
+    /// Device and inode: another directory at the same path is not the root.
+    object: Option<(u64, u64)>,
+    fd: Option<OwnedFd>,
+}
+
+/// A file system that can be entered at `path`.
+#[derive(Debug)]
+struct Entry {
+    fsid: [u8; 8],
+    path: PathBuf,
+    fd: Option<OwnedFd>,
+}
+
+/// File systems below the roots.
+#[derive(Debug, Default)]
+pub struct FsTree {
+    tops: Vec<Top>,
+    entries: Vec<Entry>,
+    open: Vec<(DirKey, OwnedFd)>,
+    /// Handles cannot be opened by this process: only paths can.
+    no_handles: bool,
+}
+
+enum Opened {
+    Fd,
+    Gone,
+    Unavailable,
+}
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl FsTree {
+    /// Roots at these paths, all of them absent until told otherwise.
+    #[must_use]
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let tops = paths.into_iter().map(|path| Top { path, object: None, fd: None }).collect();
+        FsTree { tops, ..FsTree::default() }
+    }
+
+    /// From now on the root is the directory with this device and inode; `None`: it is absent.
+    pub fn set_top(&mut self, root: RootNo, object: Option<(u64, u64)>) {
+        let top = &mut self.tops[usize::from(root.0)];
+        top.object = object;
+        top.fd = None;
+        self.open.clear();
+    }
+
+    /// A file system that lies below a root, and where to enter it.
+    pub fn set_entry(&mut self, fsid: [u8; 8], path: &Path) {
+        self.entries.retain(|entry| entry.path != path);
+        self.entries.push(Entry { fsid, path: path.to_owned(), fd: None });
+    }
+
+    /// It is not there any more.
+    pub fn drop_entry(&mut self, path: &Path) {
+        self.entries.retain(|entry| entry.path != path);
+        self.open.clear();
+    }
+
+    fn top(&mut self, root: RootNo) -> Option<BorrowedFd<'_>> {
+        let top = self.tops.get_mut(usize::from(root.0))?;
+        let object = top.object?;
+        if top.fd.is_none() {
+            let fd = open(&top.path, DIRECTORY | OFlags::PATH, Mode::empty()).ok()?;
+            let stat = fstat(&fd).ok()?;
+            if (stat.st_dev, stat.st_ino) != object {
+                return None;
+            }
+            top.fd = Some(fd);
+        }
+        top.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    fn mount(&mut self, fsid: [u8; 8]) -> Option<BorrowedFd<'_>> {
+        let entry = self.entries.iter_mut().find(|entry| entry.fsid == fsid)?;
+        if entry.fd.is_none() {
+            let fd = open(&entry.path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+            if fsid_of(fd.as_fd()).ok()? != fsid {
+                return None;
+            }
+            entry.fd = Some(fd);
+        }
+        entry.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    fn by_handle(&mut self, key: &DirKey) -> Option<io::Result<OwnedFd>> {
+        let fsid = key.fsid()?;
+        if self.no_handles {
+            return None;
+        }
+        let mount = self.mount(fsid)?;
+        match open_by_key(mount, key, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
+                self.no_handles = true;
+                None
+            }
+            result => Some(result),
+        }
+    }
+
+    fn by_path(&mut self, dir: DirAt<'_>) -> io::Result<Option<OwnedFd>> {
+        let Some(top) = self.top(dir.root) else { return Err(Errno::NODEV.into()) };
+        let fd = match scan::open_beneath(top, dir.path, DIRECTORY | OFlags::PATH) {
+            Ok(fd) => fd,
+            Err(error) => {
+                return match Errno::from_io_error(&error) {
+                    Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+                    _ => Err(error),
+                };
+            }
+        };
+        Ok((dir_key(fd.as_fd())? == *dir.key).then_some(fd))
+    }
+
+    fn open(&mut self, dir: DirAt<'_>) -> Opened {
+        if let Some(index) = self.open.iter().position(|(key, _)| key == dir.key) {
+            let last = self.open.len() - 1;
+            self.open.swap(index, last);
+            return Opened::Fd;
+        }
+        // Even where a handle would do: what is mounted over a root's path is not the root.
+        if self.top(dir.root).is_none() {
+            return Opened::Unavailable;
+        }
+        let fd = match self.by_handle(dir.key) {
+            Some(Ok(fd)) => fd,
+            Some(Err(error)) if Errno::from_io_error(&error) == Some(Errno::STALE) => return Opened::Gone,
+            Some(Err(_)) => return Opened::Unavailable,
+            None => match self.by_path(dir) {
+                Ok(Some(fd)) => fd,
+                Ok(None) => return Opened::Gone,
+                Err(_) => return Opened::Unavailable,
+            },
+        };
+        if self.open.len() >= OPEN_DIRS {
+            self.open.remove(0);
+        }
+        self.open.push((dir.key.clone(), fd));
+        Opened::Fd
+    }
+
+    fn last(&self) -> Option<BorrowedFd<'_>> {
+        self.open.last().map(|(_, fd)| fd.as_fd())
+    }
+}
+
+impl Tree for FsTree {
+    fn look(&mut self, dir: DirAt<'_>, name: &[u8]) -> Look {
+        match self.open(dir) {
+            Opened::Fd => {}
+            Opened::Gone => return Look::Gone,
+            Opened::Unavailable => return Look::Unavailable,
+        }
+        let Some(fd) = self.last() else { return Look::Unavailable };
+        match scan::look(fd, name) {
+            Ok(Some(facts)) if name.is_empty() && facts.nlink == 0 => Look::Gone,
+            Ok(Some(facts)) => Look::There(facts),
+            Ok(None) => Look::Gone,
+            Err(_) => Look::Unavailable,
+        }
+    }
+
+    fn key_of(&mut self, dir: DirAt<'_>, name: &[u8]) -> Option<DirKey> {
+        match self.open(dir) {
+            Opened::Fd => child_key(self.last()?, name).ok(),
+            Opened::Gone | Opened::Unavailable => None,
+        }
+    }
+
+    fn locate(&mut self, key: &DirKey, known: &mut dyn FnMut(&DirKey) -> bool) -> Located {
+        let mut fd = match self.by_handle(key) {
+            Some(Ok(fd)) => fd,
+            Some(Err(error)) if Errno::from_io_error(&error) == Some(Errno::STALE) => return Located::Gone,
+            Some(Err(_)) | None => return Located::Unavailable,
+        };
+        let mut here = key.clone();
+        let mut chain = Vec::new();
+        for _ in 0..LEVELS_MAX {
+            if known(&here) {
+                chain.reverse();
+                return Located::Below(here, chain);
+            }
+            let Ok(above) = openat(&fd, "..", DIRECTORY | OFlags::PATH, Mode::empty()) else {
+                return Located::Unavailable;
+            };
+            let Ok(above_key) = dir_key(above.as_fd()) else { return Located::Unavailable };
+            if above_key == here {
+                return Located::Outside;
+            }
+            match name_in(&fd, &above, &here) {
+                Some(name) => chain.push((here, name)),
+                None => return if removed(&fd) { Located::Gone } else { Located::Unavailable },
+            }
+            (fd, here) = (above, above_key);
+        }
+        Located::Outside
+    }
+
+    fn writers(&mut self, dir: DirAt<'_>, name: &[u8], inode: u64) -> Writers {
+        match self.open(dir) {
+            Opened::Fd => {}
+            Opened::Gone | Opened::Unavailable => return Writers::Unknown,
+        }
+        let Some(fd) = self.last() else { return Writers::Unknown };
+        match no_writer(fd, name, inode) {
+            Ok(Verdict::NoWriter) => Writers::None,
+            Ok(Verdict::Busy) => Writers::Some,
+            Ok(Verdict::Unsupported) | Err(_) => Writers::Unknown,
+        }
+    }
+
+    fn rest(&mut self) {
+        self.open.clear();
+        for top in &mut self.tops {
+            top.fd = None;
+        }
+        for entry in &mut self.entries {
+            entry.fd = None;
+        }
+    }
+}
+
+fn removed(fd: &OwnedFd) -> bool {
+    fstat(fd).is_ok_and(|stat| stat.st_nlink == 0)
+}
+
+/// What the directory is called in the one above it: the kernel's word, checked against what has that name now.
+fn name_in(fd: &OwnedFd, above: &OwnedFd, key: &DirKey) -> Option<Box<[u8]>> {
+    use std::os::fd::AsRawFd;
+    if removed(fd) {
+        return None;
+    }
+    let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()).ok()?.into_bytes();
+    let start = link.iter().rposition(|byte| *byte == b'/')? + 1;
+    let name = &link[start..];
+    if !name.is_empty() && child_key(above.as_fd(), name).is_ok_and(|found| found == *key) {
+        return Some(name.into());
+    }
+    // Its path is longer than the kernel tells of, or it was renamed just now: look through the directory above.
+    let own = fstat(fd).ok()?;
+    let listing = openat(above, ".", OFlags::RDONLY | DIRECTORY, Mode::empty()).ok()?;
+    let mut buffer = Vec::with_capacity(32 * 1024);
+    let mut entries = rustix::fs::RawDir::new(&listing, buffer.spare_capacity_mut());
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." || entry.ino() != own.st_ino {
+            continue;
+        }
+        let stat = statat(above, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino) {
+            return Some(std::ffi::OsString::from_vec(name.to_vec()).into_vec().into());
+        }
+    }
+    None
+}

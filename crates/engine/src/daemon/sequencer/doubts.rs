@@ -1,0 +1,328 @@
+//! Names to be looked at again: what the inventory knows against what is there.
+
+use std::time::Duration;
+
+use keepwatch_journal::{Facts, FileType, Op, RelPath, Via};
+
+use super::compare::{Differs, differs, same_object};
+use super::events::{DOUBT_WAIT, NEW_WAIT};
+use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
+use crate::daemon::dirs::{At, DirNo, Place};
+use crate::daemon::ledger::{Knowledge, Known, Ledger};
+use crate::daemon::tree::{Located, Look, Tree};
+
+/// Doubts resolved in one go.
+const DOUBTS_AT_ONCE: usize = 2_000;
+/// Absences of a scan that are kept until its end, so that what moved is found in its new place first.
+pub(super) const ABSENCES_MAX: usize = 200_000;
+/// When the inventory cannot be asked, again after this time.
+const NO_INVENTORY_WAIT: Duration = Duration::from_secs(1);
+
+impl<T: Tree, L: Ledger> Sequencer<T, L> {
+    /// Resolves doubts that are due.
+    pub fn resolve_doubts(&mut self) -> Result<()> {
+        let now = self.clock.instant();
+        let mut due = Vec::new();
+        while due.len() < DOUBTS_AT_ONCE
+            && let Some(doubt) = self.doubts.pop(now)
+        {
+            due.push(doubt);
+        }
+        self.resolve_all(due)
+    }
+
+    /// Resolves the absences that a scan met, now that all that it found present is journaled.
+    pub fn resolve_absences(&mut self) -> Result<()> {
+        let absences = std::mem::take(&mut self.absences);
+        for chunk in absences.chunks(DOUBTS_AT_ONCE) {
+            self.resolve_all(chunk.iter().map(|(spot, via)| (spot.clone(), Origin::scan(*via))).collect())?;
+        }
+        self.claimed.clear();
+        Ok(())
+    }
+
+    /// An absence that a scan met is resolved at the scan's end.
+    pub(super) fn absent_later(&mut self, spot: Spot, via: Via) -> Result<()> {
+        self.absences.push((spot, via));
+        if self.absences.len() >= ABSENCES_MAX {
+            self.resolve_absences()?;
+        }
+        Ok(())
+    }
+
+    fn resolve_all(&mut self, due: Vec<(Spot, Origin)>) -> Result<()> {
+        if due.is_empty() {
+            return Ok(());
+        }
+        if !self.catch_up() {
+            for (spot, origin) in due {
+                self.doubt(spot, origin, NO_INVENTORY_WAIT);
+            }
+            return Ok(());
+        }
+        // What is present first: an object that moved is found in its new place before its old one is found empty.
+        let mut gone = Vec::new();
+        for (spot, origin) in due {
+            let Some(at) = self.dirs.at(spot.dir)? else { continue };
+            match self.look(&at, &spot.name)? {
+                Look::There(_) => self.resolve(&spot, origin)?,
+                Look::Gone => gone.push((spot, origin)),
+                Look::Unavailable => self.asked.check_roots = true,
+            }
+        }
+        for (spot, origin) in gone {
+            self.resolve(&spot, origin)?;
+        }
+        Ok(())
+    }
+
+    fn catch_up(&mut self) -> bool {
+        let done = self.ledger.catch_up();
+        if done {
+            self.resolved.clear();
+            self.shifted = false;
+        }
+        done
+    }
+
+    /// Looks at a name and journals what differs from what is known.
+    fn resolve(&mut self, spot: &Spot, origin: Origin) -> Result<()> {
+        if (self.shifted || self.resolved.contains(spot)) && !self.catch_up() {
+            self.doubt(spot.clone(), origin, NO_INVENTORY_WAIT);
+            return Ok(());
+        }
+        let Some(at) = self.dirs.at(spot.dir)? else { return Ok(()) };
+        let look = self.look(&at, &spot.name)?;
+        let kind = match &look {
+            Look::There(facts) => Some(facts.kind),
+            _ => None,
+        };
+        if self.left_out(&at, &spot.name, kind == Some(FileType::Dir)) {
+            return Ok(());
+        }
+        let root = self.root(at.root).name.clone();
+        let known = self.ledger.child(&root, &at.path, &spot.name);
+        match (look, known) {
+            (Look::Unavailable, _) => self.asked.check_roots = true,
+            (Look::Gone, Knowledge::No | Knowledge::Unknown) => {}
+            (Look::Gone, Knowledge::Yes(known)) => self.vanished(&at, spot, &known, origin)?,
+            (Look::There(_), Knowledge::Unknown) => {}
+            (Look::There(facts), Knowledge::No) => self.appeared(&at, spot, facts, origin)?,
+            (Look::There(facts), Knowledge::Yes(Known { facts: None, .. })) => {
+                self.appeared(&at, spot, facts, origin)?;
+            }
+            (Look::There(facts), Knowledge::Yes(Known { facts: Some(known), .. })) => match differs(&known, &facts) {
+                Differs::Object => self.replaced(&at, spot, &known, facts, origin)?,
+                other => {
+                    if is_dir(&facts) {
+                        self.recognise(&at, spot, false)?;
+                    }
+                    if let Some(op) = other.op() {
+                        self.resolved.insert(spot.clone());
+                        self.follow_up(&at, spot, &facts);
+                        self.tell(op, &at, &spot.name, Some(facts), origin, More::default());
+                    }
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// A known name is not there any more.
+    fn vanished(&mut self, at: &At, spot: &Spot, known: &Known, origin: Origin) -> Result<()> {
+        let dir = known.facts.as_ref().is_some_and(is_dir);
+        if dir && self.moved_elsewhere(at, spot, &origin)? {
+            return Ok(());
+        }
+        if dir {
+            self.forget_dir(at, &spot.name, None)?;
+            self.shifted = true;
+        }
+        self.resolved.insert(spot.clone());
+        self.tell(Op::Delete, at, &spot.name, None, origin, More { subtree: dir, ..More::default() });
+        Ok(())
+    }
+
+    /// A directory that has another name now was not deleted: finds it by its identity and journals the move.
+    fn moved_elsewhere(&mut self, at: &At, spot: &Spot, origin: &Origin) -> Result<bool> {
+        let Some(no) = self.dirs.child(at.no, &spot.name)? else { return Ok(false) };
+        let Some(key) = self.dirs.key(no)? else { return Ok(false) };
+        let dirs = &mut self.dirs;
+        let located =
+            self.tree.locate(&key, &mut |above| *above != key && matches!(dirs.find(above), Ok(Place::In(_))));
+        let Located::Below(parent, chain) = located else { return Ok(false) };
+        let (Place::In(into), [(found, name)]) = (self.dirs.find(&parent)?, &chain[..]) else {
+            // Below directories that are not known yet: the scan gets there.
+            return Ok(false);
+        };
+        if *found != key || (into.no == at.no && **name == *spot.name) {
+            return Ok(false);
+        }
+        let Look::There(facts) = self.look(&into, name)? else { return Ok(false) };
+        let new = Spot { dir: into.no, name: name.clone() };
+        self.tell_move(&RelPathOf { at, name: &spot.name }, &into, &new, facts, origin.clone(), false)?;
+        self.resolved.insert(spot.clone());
+        Ok(true)
+    }
+
+    /// A name is there that was not known: new, or another name of something known.
+    pub(super) fn appeared(&mut self, at: &At, spot: &Spot, facts: Facts, origin: Origin) -> Result<()> {
+        self.resolved.insert(spot.clone());
+        if let Some(from) = self.former_place(at, &facts)? {
+            return self.tell_move(&from.borrow(), at, spot, facts, origin, true);
+        }
+        self.tell_new(at, spot, facts, origin, true)
+    }
+
+    pub(super) fn tell_new(
+        &mut self,
+        at: &At,
+        spot: &Spot,
+        facts: Facts,
+        origin: Origin,
+        scan_below: bool,
+    ) -> Result<()> {
+        if self.told_already(at, &spot.name, &facts) {
+            return Ok(());
+        }
+        if is_dir(&facts) {
+            self.recognise(at, spot, scan_below)?;
+        }
+        self.follow_up(at, spot, &facts);
+        self.tell(Op::Create, at, &spot.name, Some(facts), origin, More::default());
+        Ok(())
+    }
+
+    /// Where the object was known before, if it is surely gone from there.
+    pub(super) fn former_place(&mut self, at: &At, facts: &Facts) -> Result<Option<Former>> {
+        if self.claimed.contains(&(at.root, facts.inode)) {
+            return Ok(None);
+        }
+        let root = self.root(at.root).name.clone();
+        for (path, known) in self.ledger.by_inode(&root, facts.inode) {
+            if !known.facts.as_ref().is_some_and(|known| same_object(known, facts)) {
+                continue;
+            }
+            let Some(dir) = self.dir_at(at, &path)? else { continue };
+            let Some((_, name)) = path.split() else { continue };
+            if self.look(&dir, name)? == Look::Gone {
+                return Ok(Some(Former { at: dir, name: name.into() }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The directory that holds `path`, found by going down from the top of the root.
+    fn dir_at(&mut self, within: &At, path: &RelPath) -> Result<Option<At>> {
+        let Some((dir, _)) = path.split() else { return Ok(None) };
+        let mut no = self.top_of(within)?;
+        for name in dir.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            match self.dirs.child(no, name)? {
+                Some(below) => no = below,
+                None => return Ok(None),
+            }
+        }
+        self.dirs.at(no)
+    }
+
+    fn top_of(&mut self, at: &At) -> Result<DirNo> {
+        let mut no = at.no;
+        while let Some((parent, _)) = self.dirs.parent(no)? {
+            no = parent;
+        }
+        Ok(no)
+    }
+
+    pub(super) fn tell_move(
+        &mut self,
+        from: &RelPathOf<'_>,
+        into: &At,
+        new: &Spot,
+        facts: Facts,
+        origin: Origin,
+        scan_below: bool,
+    ) -> Result<()> {
+        let old = self.old_place(from.at, from.name, into);
+        self.claimed.insert((into.root, facts.inode));
+        self.resolved.insert(Spot { dir: from.at.no, name: from.name.into() });
+        self.resolved.insert(new.clone());
+        if is_dir(&facts) {
+            self.shifted = true;
+            self.recognise(into, new, scan_below)?;
+        }
+        self.follow_up(into, new, &facts);
+        let via = origin.via;
+        self.tell(Op::Move, into, &new.name, Some(facts), origin, More { old: Some(old), ..More::default() });
+        self.refresh_soon(from.at.no, via);
+        Ok(())
+    }
+
+    /// Another object has a known name.
+    pub(super) fn replaced(&mut self, at: &At, spot: &Spot, known: &Facts, facts: Facts, origin: Origin) -> Result<()> {
+        if is_dir(known) && self.unmounted(at, known, &facts) {
+            self.asked.check_roots = true;
+            return Ok(());
+        }
+        let was = Known { facts: Some(known.clone()), settled: false };
+        self.vanished(at, spot, &was, origin.clone().merged())?;
+        if is_dir(known) {
+            // What is told next stands on the removal.
+            self.doubt(spot.clone(), origin, DOUBT_WAIT);
+            return Ok(());
+        }
+        self.appeared(at, spot, facts, origin.merged())
+    }
+
+    /// Whether a file system was mounted on the directory when it was last looked at, and is not now: then what was
+    /// known below it is absent, not deleted.
+    fn unmounted(&mut self, at: &At, known: &Facts, now: &Facts) -> bool {
+        let Ok(Look::There(parent)) = self.look(at, b"") else { return true };
+        let root = self.root(at.root).name.clone();
+        let parent_known = match self.ledger.child(&root, &at.path, b"") {
+            Knowledge::Yes(Known { facts: Some(facts), .. }) => facts.dev,
+            _ => parent.dev,
+        };
+        known.dev != parent_known && now.dev == parent.dev
+    }
+
+    /// Puts a directory into the table; what it holds is scanned where that is not known.
+    fn recognise(&mut self, at: &At, spot: &Spot, scan_below: bool) -> Result<()> {
+        if let Some(key) = self.key_of(at, &spot.name)? {
+            if scan_below {
+                self.dirs.forget_outside();
+            }
+            let no = self.dirs.set(&key, at.no, &spot.name)?;
+            if scan_below && let Some(below) = self.dirs.at(no)? {
+                self.want_scan(&below);
+            }
+        }
+        Ok(())
+    }
+
+    /// A version that was found by looking settles like any other.
+    pub(super) fn follow_up(&mut self, at: &At, spot: &Spot, facts: &Facts) {
+        if is_file(facts) {
+            let now = self.clock.instant();
+            let wait = self.root(at.root).patience.settle_min.max(NEW_WAIT);
+            self.settle.touched((facts.dev, facts.inode), spot.clone(), now, wait);
+        }
+    }
+}
+
+/// Where something was.
+pub(super) struct Former {
+    at: At,
+    name: Box<[u8]>,
+}
+
+impl Former {
+    pub(super) fn borrow(&self) -> RelPathOf<'_> {
+        RelPathOf { at: &self.at, name: &self.name }
+    }
+}
+
+/// A name in a directory, borrowed.
+pub(super) struct RelPathOf<'a> {
+    at: &'a At,
+    name: &'a [u8],
+}

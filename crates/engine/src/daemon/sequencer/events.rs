@@ -1,0 +1,475 @@
+//! Events, one after the other, as the kernel told them.
+
+use std::time::Duration;
+
+use keepwatch_journal::{Facts, Op, Via};
+
+use super::compare::differs;
+use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
+use crate::daemon::dirs::{At, DirNo};
+use crate::daemon::ledger::Ledger;
+use crate::daemon::rules::locked_by;
+use crate::daemon::tree::{Look, Tree};
+use crate::watch::{DirKey, Event, Notice, What};
+
+/// A contradiction is looked at again after this time: events that explain it are on their way.
+pub(super) const DOUBT_WAIT: Duration = Duration::from_millis(30);
+/// The facts of a directory whose entries changed are told of this much later, once for all changes until then.
+const REFRESH_WAIT: Duration = Duration::from_secs(1);
+/// Writes to a file that stays open are told of at most this often.
+const WRITE_WAIT: Duration = Duration::from_secs(1);
+/// A new file that nobody closes is asked about after this time.
+pub(super) const NEW_WAIT: Duration = Duration::from_secs(2);
+/// How far ahead the second half of an exchange is looked for.
+const EXCHANGE_AHEAD: usize = 8;
+
+impl<T: Tree, L: Ledger> Sequencer<T, L> {
+    /// Takes a notice; `ahead` are those that follow it.
+    pub fn on_event(&mut self, event: &Event, ahead: &[Notice]) -> Result<()> {
+        if event.what.has(What::UNMOUNT) {
+            self.asked.check_roots = true;
+            return Ok(());
+        }
+        if event.what.has(What::RENAME)
+            && let Some(to) = &event.to
+        {
+            let from = self.place_of(&event.place.dir)?;
+            let into = self.place_of(&to.dir)?;
+            return self.renamed(event, from, into, ahead);
+        }
+        let Some(at) = self.place_of(&event.place.dir)? else { return Ok(()) };
+        let name = &event.place.name;
+        if name.is_empty() {
+            return self.itself(&at, event);
+        }
+        if self.left_out(&at, name, event.is_dir) {
+            return Ok(());
+        }
+        if event.what.has(What::MOVED_OUT) {
+            return self.left(&at, event);
+        }
+        if event.what.has(What::MOVED_IN) {
+            return self.arrived(&at, name, event);
+        }
+        self.plain(&at, event)
+    }
+
+    /// An event about a watched directory itself.
+    fn itself(&mut self, at: &At, event: &Event) -> Result<()> {
+        if at.path.is_root() && event.what.has(What::DELETE_SELF.with(What::MOVE_SELF)) {
+            self.asked.check_roots = true;
+        }
+        if event.what.has(What::ATTRIB) {
+            let now = self.clock.instant();
+            self.refresh.add(at.no, self.root(at.root).via, now);
+        }
+        Ok(())
+    }
+
+    fn origin(&self, at: &At, event: &Event, merged: bool) -> Origin {
+        Origin { via: self.root(at.root).via, by: event.by.clone(), merged }
+    }
+
+    /// Everything but renames.
+    fn plain(&mut self, at: &At, event: &Event) -> Result<()> {
+        let (name, what) = (&*event.place.name, event.what);
+        let look = self.look(at, name)?;
+        if look == Look::Unavailable {
+            return self.unseen(at, event);
+        }
+        if what.has(What::CREATE) {
+            self.created(at, event, &look)?;
+        }
+        if what.has(What::DELETE) {
+            self.deleted(at, event, &look)?;
+        }
+        if what.has(What::CREATE.with(What::DELETE)) {
+            if let (true, Look::There(facts)) = (what.has(What::CLOSE_WRITE), &look) {
+                self.finished(at, name, facts, false);
+            }
+            return Ok(());
+        }
+        match look {
+            Look::There(facts) => self.written(at, event, facts),
+            // Its removal, or another name, is told of by an event that follows; a change of attributes is part of that.
+            Look::Gone if what.has(What::CLOSE_WRITE) => {
+                let origin = self.origin(at, event, false);
+                self.tell(Op::Modify, at, name, None, origin, More::default());
+                Ok(())
+            }
+            Look::Gone | Look::Unavailable => Ok(()),
+        }
+    }
+
+    /// What was told of a name that cannot be looked at. The gap that this belongs to is opened elsewhere.
+    fn unseen(&mut self, at: &At, event: &Event) -> Result<()> {
+        let op = [(What::CREATE, Op::Create), (What::DELETE, Op::Delete), (What::CLOSE_WRITE, Op::Modify)]
+            .into_iter()
+            .find_map(|(what, op)| event.what.has(what).then_some(op));
+        // A removal that cannot be confirmed is left to the scan after the file system is back.
+        if let Some(op @ (Op::Create | Op::Modify)) = op {
+            let origin = self.origin(at, event, false);
+            self.tell(op, at, &event.place.name, None, origin, More::default());
+        }
+        self.asked.check_roots = true;
+        Ok(())
+    }
+
+    fn created(&mut self, at: &At, event: &Event, look: &Look) -> Result<()> {
+        let name = &*event.place.name;
+        let more_bits = What::MODIFY.with(What::CLOSE_WRITE).with(What::DELETE).with(What::ATTRIB);
+        let origin = self.origin(at, event, event.what.has(more_bits));
+        match look {
+            Look::There(facts) => {
+                if is_dir(facts) {
+                    self.adopt_dir(at, name, event.object.as_ref())?;
+                }
+                if !self.told_already(at, name, facts) {
+                    self.tell(Op::Create, at, name, Some(facts.clone()), origin, More::default());
+                }
+                if is_file(facts) {
+                    // Its writer has it open now; a second name of a finished file has no writer at all.
+                    let wait = if facts.nlink > 1 { Duration::ZERO } else { NEW_WAIT };
+                    let now = self.clock.instant();
+                    let spot = Spot { dir: at.no, name: name.into() };
+                    self.settle.touched((facts.dev, facts.inode), spot, now, wait);
+                }
+            }
+            Look::Gone | Look::Unavailable => {
+                if event.is_dir
+                    && let Some(key) = &event.object
+                {
+                    self.dirs.set(key, at.no, name)?;
+                }
+                self.tell(Op::Create, at, name, None, origin, More::default());
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory that came to be: known by its identity from now on. Where the kernel does not report what is done
+    /// in it before it is watched, what it holds by now is scanned.
+    fn adopt_dir(&mut self, at: &At, name: &[u8], object: Option<&DirKey>) -> Result<()> {
+        let (key, told) = match object {
+            Some(key) => (Some(key.clone()), true),
+            None => (self.key_of(at, name)?, false),
+        };
+        let Some(key) = key else { return Ok(()) };
+        let no = self.dirs.set(&key, at.no, name)?;
+        if !told && let Some(below) = self.dirs.at(no)? {
+            self.want_scan(&below);
+        }
+        Ok(())
+    }
+
+    pub(super) fn told_already(&mut self, at: &At, name: &[u8], facts: &Facts) -> bool {
+        self.recent
+            .get(&(facts.dev, facts.inode))
+            .is_some_and(|told| told.spot.dir == at.no && *told.spot.name == *name && told.facts == *facts)
+    }
+
+    fn deleted(&mut self, at: &At, event: &Event, look: &Look) -> Result<()> {
+        let name = &*event.place.name;
+        if event.is_dir {
+            self.forget_dir(at, name, event.object.as_ref())?;
+        }
+        let merged = event.what.has(What::CREATE);
+        if let (true, Look::There(_)) = (merged, look) {
+            // Made and removed and made again in one notice: what is there has been told.
+            return Ok(());
+        }
+        if let Look::There(_) = look {
+            self.doubt(
+                Spot { dir: at.no, name: name.into() },
+                Origin::scan(self.root(at.root).via).merged(),
+                DOUBT_WAIT,
+            );
+        }
+        let origin = self.origin(at, event, merged);
+        self.tell(Op::Delete, at, name, None, origin, More::default());
+        if let Some(file) = locked_by(name) {
+            self.unlocked(at, file)?;
+        }
+        Ok(())
+    }
+
+    /// A lock file is gone: what it locked may have settled.
+    fn unlocked(&mut self, at: &At, file: &[u8]) -> Result<()> {
+        if let Look::There(facts) = self.look(at, file)?
+            && is_file(&facts)
+        {
+            let now = self.clock.instant();
+            let wait = self.root(at.root).patience.settle_min;
+            self.settle.closed((facts.dev, facts.inode), Spot { dir: at.no, name: file.into() }, now, wait);
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget_dir(&mut self, at: &At, name: &[u8], object: Option<&DirKey>) -> Result<()> {
+        let Some(there) = self.dirs.child(at.no, name)? else { return Ok(()) };
+        // Another directory may have the name by now.
+        let same = match object {
+            Some(key) => self.dirs.key(there)?.as_ref() == Some(key),
+            None => true,
+        };
+        if same {
+            self.dirs.forget(there)?;
+        }
+        Ok(())
+    }
+
+    /// Modify, close and attribute events of what is there.
+    fn written(&mut self, at: &At, event: &Event, facts: Facts) -> Result<()> {
+        let (name, what) = (&*event.place.name, event.what);
+        let object = (facts.dev, facts.inode);
+        let now = self.clock.instant();
+        let spot = Spot { dir: at.no, name: name.into() };
+        if is_dir(&facts) {
+            return self.changed(at, name, facts, self.origin(at, event, false));
+        }
+        let closed = what.has(What::CLOSE_WRITE);
+        if what.has(What::MODIFY) && !closed {
+            let wait = self.root(at.root).patience.settle_min.max(NEW_WAIT);
+            self.settle.touched(object, spot.clone(), now, wait);
+            let told = self.recent.get(&object).and_then(|told| told.written);
+            if let Some(before) = told
+                && now.duration_since(before) < WRITE_WAIT
+            {
+                let origin = self.origin(at, event, true);
+                self.writes.add(object, (spot, origin), before + WRITE_WAIT);
+                return Ok(());
+            }
+        }
+        self.writes.cancel(&object);
+        let merged = closed && what.has(What::MODIFY);
+        let origin = self.origin(at, event, merged);
+        self.changed(at, name, facts.clone(), origin)?;
+        if what.has(What::MODIFY)
+            && !closed
+            && let Some(told) = self.recent.get(&object)
+        {
+            told.written = Some(now);
+        }
+        if closed && is_file(&facts) {
+            self.finished(at, name, &facts, true);
+        }
+        Ok(())
+    }
+
+    /// Journals a change of something that was known, if there is one.
+    pub(super) fn changed(&mut self, at: &At, name: &[u8], facts: Facts, origin: Origin) -> Result<()> {
+        let before = match self.recent.get(&(facts.dev, facts.inode)) {
+            Some(told) => Some(told.facts.clone()),
+            None => self.known_object(at, &facts),
+        };
+        let op = match before {
+            Some(before) => differs(&before, &facts).op(),
+            None => Some(Op::Modify),
+        };
+        if let Some(op) = op {
+            self.tell(op, at, name, Some(facts), origin, More::default());
+        }
+        Ok(())
+    }
+
+    /// Whether this version of the object is known to have settled.
+    fn has_settled(&mut self, at: &At, facts: &Facts) -> bool {
+        if let Some(told) = self.recent.get(&(facts.dev, facts.inode)) {
+            return told.settled;
+        }
+        let root = self.root(at.root).name.clone();
+        self.ledger.by_inode(&root, facts.inode).into_iter().any(|(_, known)| {
+            known.settled
+                && known.facts.is_some_and(|known| (known.size, known.mtime_ns) == (facts.size, facts.mtime_ns))
+        })
+    }
+
+    /// What the inventory knows of an object; it may lag, but facts with the same ctime are the same facts.
+    fn known_object(&mut self, at: &At, facts: &Facts) -> Option<Facts> {
+        let root = self.root(at.root).name.clone();
+        self.ledger.by_inode(&root, facts.inode).into_iter().find_map(|(_, known)| known.facts)
+    }
+
+    /// A writer closed the file: it may be complete.
+    fn finished(&mut self, at: &At, name: &[u8], facts: &Facts, known_version: bool) {
+        let object = (facts.dev, facts.inode);
+        if known_version && self.recent.get(&object).is_some_and(|told| told.settled) {
+            return;
+        }
+        let wait = self.root(at.root).patience.settle_min;
+        let now = self.clock.instant();
+        self.settle.closed(object, Spot { dir: at.no, name: name.into() }, now, wait);
+    }
+
+    /// Moved to where nobody watches: for the root it is gone.
+    fn left(&mut self, at: &At, event: &Event) -> Result<()> {
+        let name = &*event.place.name;
+        match (&event.object, event.is_dir) {
+            (Some(key), true) => self.dirs.move_out(key)?,
+            (None, true) => {
+                if let Some(no) = self.dirs.child(at.no, name)?
+                    && let Some(key) = self.dirs.key(no)?
+                {
+                    self.dirs.move_out(&key)?;
+                }
+            }
+            (_, false) => {}
+        }
+        let origin = self.origin(at, event, false);
+        self.tell(Op::Delete, at, name, None, origin, More { subtree: event.is_dir, ..More::default() });
+        Ok(())
+    }
+
+    /// Moved in from where nobody watches: new, with all it holds.
+    fn arrived(&mut self, at: &At, name: &[u8], event: &Event) -> Result<()> {
+        let look = self.look(at, name)?;
+        let spot = Spot { dir: at.no, name: name.into() };
+        let Look::There(facts) = look else {
+            self.doubt(spot, Origin::scan(self.root(at.root).via).merged(), DOUBT_WAIT);
+            return Ok(());
+        };
+        if is_dir(&facts) {
+            let key = match &event.object {
+                Some(key) => Some(key.clone()),
+                None => self.key_of(at, name)?,
+            };
+            if let Some(key) = key {
+                self.dirs.forget_outside();
+                let no = self.dirs.set(&key, at.no, name)?;
+                if let Some(below) = self.dirs.at(no)? {
+                    self.want_scan(&below);
+                }
+            }
+        }
+        let origin = self.origin(at, event, false);
+        self.tell(Op::Create, at, name, Some(facts.clone()), origin, More::default());
+        if is_file(&facts) {
+            self.settle.closed((facts.dev, facts.inode), spot, self.clock.instant(), Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    fn renamed(&mut self, event: &Event, from: Option<At>, into: Option<At>, ahead: &[Notice]) -> Result<()> {
+        let Some(to) = &event.to else { return Ok(()) };
+        let from = from.filter(|at| !self.left_out(at, &event.place.name, event.is_dir));
+        let into = into.filter(|at| !self.left_out(at, &to.name, event.is_dir));
+        match (from, into) {
+            (None, None) => Ok(()),
+            (Some(from), None) => self.left(&from, event),
+            (None, Some(into)) => self.arrived(&into, &to.name, event),
+            (Some(from), Some(into)) => self.moved(event, &from, &into, &to.name, ahead),
+        }
+    }
+
+    fn moved(&mut self, event: &Event, from: &At, into: &At, to_name: &[u8], ahead: &[Notice]) -> Result<()> {
+        let old = Spot { dir: from.no, name: event.place.name.clone() };
+        let new = Spot { dir: into.no, name: to_name.into() };
+        if let Some(index) = self.exchanged.iter().position(|(a, b)| *a == old && *b == new) {
+            self.exchanged.swap_remove(index);
+            return Ok(());
+        }
+        let look = self.look(into, to_name)?;
+        let exchange = self.is_exchange(event, from, &look, ahead)?;
+        // Is what has the new name now what was renamed, or something that came later?
+        let itself = match (&look, &event.object) {
+            (Look::There(_), Some(key)) => self.key_of(into, to_name)?.is_none_or(|there| there == *key),
+            (Look::There(_), None) => true,
+            (Look::Gone | Look::Unavailable, _) => false,
+        };
+        let twice = !self.renamed.insert(old.clone()) | !self.renamed.insert(new.clone());
+        let facts = match look {
+            Look::There(facts) if itself => Some(facts),
+            _ => None,
+        };
+        let merged = facts.is_none() && !exchange;
+        let origin = self.origin(from, event, merged);
+        if event.is_dir || exchange {
+            self.move_dir(event, &old, &new, exchange)?;
+        }
+        let settled = facts.as_ref().is_some_and(|facts| self.has_settled(from, facts));
+        let more = More { old: Some(self.old_place(from, &old.name, into)), exchange, settled, ..More::default() };
+        let file = facts.as_ref().filter(|facts| is_file(facts)).map(|facts| (facts.dev, facts.inode));
+        let origin_again = Origin::scan(origin.via).merged();
+        self.tell(Op::Move, into, to_name, facts, origin, more);
+        let via = self.root(from.root).via;
+        self.refresh_soon(from.no, via);
+        self.touch_again(from);
+        if merged || twice || event.object.is_none() || exchange {
+            self.doubt(old, origin_again.clone(), DOUBT_WAIT);
+            self.doubt(new.clone(), origin_again, DOUBT_WAIT);
+        }
+        if let Some(object) = file {
+            self.settle.renamed(object, new.clone());
+            if !settled && !self.settle.follows(object) {
+                self.settle.closed(object, new, self.clock.instant(), Duration::ZERO);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is the first half of `RENAME_EXCHANGE`, which the kernel tells of as two renames.
+    fn is_exchange(&mut self, event: &Event, from: &At, look: &Look, ahead: &[Notice]) -> Result<bool> {
+        let Some(to) = &event.to else { return Ok(false) };
+        if !matches!(look, Look::There(_)) {
+            return Ok(false);
+        }
+        let back = ahead.iter().take(EXCHANGE_AHEAD).any(|notice| match notice {
+            Notice::Event(other) => {
+                other.what.has(What::RENAME)
+                    && other.place == *to
+                    && other.to.as_ref() == Some(&event.place)
+                    && (other.object.is_none() || other.object != event.object)
+            }
+            Notice::Lost(_) => false,
+        });
+        if !back || !matches!(self.look(from, &event.place.name)?, Look::There(_)) {
+            return Ok(false);
+        }
+        let (Some(a), Some(b)) = (self.place_of(&event.place.dir)?, self.place_of(&to.dir)?) else { return Ok(false) };
+        self.exchanged
+            .push((Spot { dir: b.no, name: to.name.clone() }, Spot { dir: a.no, name: event.place.name.clone() }));
+        Ok(true)
+    }
+
+    fn move_dir(&mut self, event: &Event, old: &Spot, new: &Spot, exchange: bool) -> Result<()> {
+        self.shifted = true;
+        let moved = self.dirs.child(old.dir, &old.name)?;
+        let other = self.dirs.child(new.dir, &new.name)?;
+        let key = match (&event.object, moved) {
+            (Some(key), _) if event.is_dir => Some(key.clone()),
+            (_, Some(no)) => self.dirs.key(no)?,
+            (_, None) => None,
+        };
+        let other_key = match other {
+            Some(no) if exchange => self.dirs.key(no)?,
+            _ => None,
+        };
+        if let Some(key) = &other_key {
+            self.dirs.move_out(key)?;
+        }
+        if let Some(key) = &key {
+            let known = moved.is_some();
+            let no = self.dirs.set(key, new.dir, &new.name)?;
+            if !known
+                && event.is_dir
+                && let Some(below) = self.dirs.at(no)?
+            {
+                self.dirs.forget_outside();
+                self.want_scan(&below);
+            }
+        }
+        if let Some(key) = &other_key {
+            self.dirs.set(key, old.dir, &old.name)?;
+        }
+        Ok(())
+    }
+
+    fn touch_again(&mut self, at: &At) {
+        self.touch(at.no, self.last);
+    }
+
+    pub(super) fn refresh_soon(&mut self, dir: DirNo, via: Via) {
+        let at = self.clock.instant() + REFRESH_WAIT;
+        self.refresh.add(dir, via, at);
+    }
+}

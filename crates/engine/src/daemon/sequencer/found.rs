@@ -1,0 +1,135 @@
+//! What a scan found to differ from the inventory. It only proposes: each name is looked at again here.
+
+use keepwatch_journal::{Facts, FileType, Seq, Via};
+
+use super::compare::{Differs, differs};
+use super::{More, Origin, Result, Sequencer, Spot, is_dir};
+use crate::daemon::dirs::{At, Place, RootNo};
+use crate::daemon::ledger::Ledger;
+use crate::daemon::tree::{Look, Tree};
+use crate::watch::DirKey;
+
+/// The differences in (a part of) one directory.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// In which root.
+    pub root: RootNo,
+    /// Who looked.
+    pub via: Via,
+    /// The directory's identity.
+    pub key: DirKey,
+    /// Its parent's identity and its name there; `None` for a root's top directory.
+    pub parent: Option<(DirKey, Box<[u8]>)>,
+    /// Up to which record the inventory had come before it was compared.
+    pub base: Seq,
+    /// Whether the root was new to the inventory: nothing can have moved.
+    pub first: bool,
+    /// What differs.
+    pub differences: Vec<Difference>,
+}
+
+/// One name that differs.
+#[derive(Clone, Debug)]
+pub enum Difference {
+    /// It is not known.
+    New {
+        /// The name.
+        name: Box<[u8]>,
+        /// A directory that the scan took for one known under another name: what it holds was compared with that one.
+        taken_for_moved: bool,
+    },
+    /// It is known otherwise.
+    Changed {
+        /// The name.
+        name: Box<[u8]>,
+        /// What was known.
+        known: Box<Facts>,
+    },
+    /// It is known and was not met.
+    Absent {
+        /// The name.
+        name: Box<[u8]>,
+    },
+}
+
+impl<T: Tree, L: Ledger> Sequencer<T, L> {
+    /// Takes what a scan found in a directory. Also without differences it tells where the directory is.
+    pub fn on_found(&mut self, found: Found) -> Result<()> {
+        let Some(at) = self.place_found(&found)? else { return Ok(()) };
+        let stale = self.touched_since(at.no, found.base);
+        for difference in found.differences {
+            let (name, absent) = match &difference {
+                Difference::New { name, .. } | Difference::Changed { name, .. } => (name, false),
+                Difference::Absent { name } => (name, true),
+            };
+            let spot = Spot { dir: at.no, name: name.clone() };
+            if absent {
+                self.absent_later(spot, found.via)?;
+            } else if stale {
+                self.doubt(spot, Origin::scan(found.via), super::events::DOUBT_WAIT);
+            } else {
+                self.on_present(&at, &spot, difference, found.via, found.first)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the directory is. What is known of it by events counts more than where the scan met it.
+    fn place_found(&mut self, found: &Found) -> Result<Option<At>> {
+        match self.dirs.find(&found.key)? {
+            Place::In(at) => return Ok(Some(at)),
+            Place::Outside | Place::Unknown => {}
+        }
+        let no = match &found.parent {
+            None => self.dirs.set_root(&found.key, found.root)?,
+            Some((parent, name)) => match self.dirs.find(parent)? {
+                Place::In(parent) => self.dirs.set(&found.key, parent.no, name)?,
+                // Its parent went meanwhile; where it is now is told by the events that moved it.
+                Place::Outside | Place::Unknown => return Ok(None),
+            },
+        };
+        self.dirs.at(no)
+    }
+
+    fn on_present(&mut self, at: &At, spot: &Spot, difference: Difference, via: Via, first: bool) -> Result<()> {
+        let facts = match self.look(at, &spot.name)? {
+            Look::There(facts) => facts,
+            Look::Gone => {
+                self.doubt(spot.clone(), Origin::scan(via), super::events::DOUBT_WAIT);
+                return Ok(());
+            }
+            Look::Unavailable => {
+                self.asked.check_roots = true;
+                return Ok(());
+            }
+        };
+        if self.left_out(at, &spot.name, facts.kind == FileType::Dir) {
+            return Ok(());
+        }
+        match difference {
+            Difference::New { .. } if first => self.tell_new(at, spot, facts, Origin::scan(via), false),
+            Difference::New { taken_for_moved, .. } => {
+                let directory = is_dir(&facts);
+                match self.former_place(at, &facts)? {
+                    Some(from) if !directory || taken_for_moved => {
+                        self.tell_move(&from.borrow(), at, spot, facts, Origin::scan(via), false)
+                    }
+                    // The scan compared the directory with another one than this is: all again, below it.
+                    Some(_) => self.appeared(at, spot, facts, Origin::scan(via)),
+                    None => self.tell_new(at, spot, facts, Origin::scan(via), taken_for_moved),
+                }
+            }
+            Difference::Changed { known, .. } => match differs(&known, &facts) {
+                Differs::Object => self.replaced(at, spot, &known, facts, Origin::scan(via)),
+                other => {
+                    if let Some(op) = other.op() {
+                        self.follow_up(at, spot, &facts);
+                        self.tell(op, at, &spot.name, Some(facts), Origin::scan(via), More::default());
+                    }
+                    Ok(())
+                }
+            },
+            Difference::Absent { .. } => Ok(()),
+        }
+    }
+}

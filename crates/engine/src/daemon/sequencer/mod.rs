@@ -1,0 +1,385 @@
+//! The one writer of records: it hears events and scans, looks, decides and journals, in one order.
+//!
+//! An event that is plain is journaled as told. Whatever is not — a name touched again before the look, a scan's
+//! difference, an absence — becomes a *doubt*: a little later, when the inventory has all that was journaled, the name
+//! is looked at again and what differs is journaled. So no old observation overwrites a newer event, and the last
+//! record of every name agrees with the file system once it is quiet.
+
+mod compare;
+mod doubts;
+mod events;
+mod found;
+mod upkeep;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keepwatch_journal::{
+    Body, By, Change, Evidence, Facts, FileType, OldPlace, Op, RelPath, RootName, Seq, Settled, Via,
+};
+
+use crate::clock::Clock;
+use crate::daemon::cache::Cache;
+use crate::daemon::dirs::{At, DirNo, Dirs, DirsError, Place, RootNo};
+use crate::daemon::due::Due;
+use crate::daemon::ledger::Ledger;
+use crate::daemon::rules::Rules;
+use crate::daemon::tree::{DirAt, Located, Look, Tree};
+use crate::watch::DirKey;
+use crate::watch::settle::{Patience, Settle};
+
+pub use found::{Difference, Found};
+
+/// Objects of which the last journaled facts are remembered, per generation.
+const RECENT_ENTRIES: usize = 8 * 1024;
+/// Directories whose last live record is remembered, per generation.
+const TOUCH_ENTRIES: usize = 16 * 1024;
+/// Names waiting to be looked at again.
+const DOUBTS_MAX: usize = 50_000;
+/// Directories waiting to have their own facts refreshed.
+const REFRESH_MAX: usize = 20_000;
+/// Open files whose writes are told of once a second.
+const WRITES_MAX: usize = 20_000;
+
+/// A file's identity while it exists: device and inode.
+pub type ObjectNo = (u64, u64);
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Spot {
+    /// The directory.
+    pub dir: DirNo,
+    /// The name in it.
+    pub name: Box<[u8]>,
+}
+
+/// A root as the sequencer sees it.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// Its name.
+    pub name: RootName,
+    /// Its absolute path.
+    pub dir: PathBuf,
+    /// Who tells of its changes.
+    pub via: Via,
+    /// Whether other machines may write there unseen.
+    pub shared: bool,
+    /// How long to wait for what.
+    pub patience: Patience,
+    /// What is left out.
+    pub rules: Rules,
+    /// Notices about what is left out.
+    pub left_out: u64,
+}
+
+/// A directory whose content is not known and has to be scanned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScanWanted {
+    /// In which root.
+    pub root: RootNo,
+    /// Its path, as journaled.
+    pub path: RelPath,
+}
+
+/// What the sequencer did since it was last asked.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Directories to scan.
+    pub scans: Vec<ScanWanted>,
+    /// A root's own top directory was touched: it may be gone.
+    pub check_roots: bool,
+}
+
+/// The last that was journaled of an object.
+#[derive(Clone, Debug)]
+struct Told {
+    facts: Facts,
+    spot: Spot,
+    settled: bool,
+    /// When a write to it, while open, was last journaled.
+    written: Option<Instant>,
+}
+
+/// Who and how of a record.
+#[derive(Clone, Debug)]
+struct Origin {
+    via: Via,
+    by: Option<Box<By>>,
+    merged: bool,
+}
+
+impl Origin {
+    fn scan(via: Via) -> Self {
+        Origin { via, by: None, merged: false }
+    }
+
+    fn merged(self) -> Self {
+        Origin { merged: true, ..self }
+    }
+}
+
+/// The sequencer. `T` looks at files, `L` keeps records.
+pub struct Sequencer<T, L> {
+    /// Looks at files.
+    pub tree: T,
+    /// Keeps records.
+    pub ledger: L,
+    /// The roots, by [`RootNo`].
+    pub roots: Vec<Root>,
+    /// Where each directory is.
+    pub dirs: Dirs,
+    clock: Arc<dyn Clock>,
+    asked: Asked,
+    recent: Cache<ObjectNo, Told>,
+    settle: Settle<ObjectNo, Spot>,
+    doubts: Due<Spot, Origin>,
+    /// Names whose records are not in the inventory yet though a doubt about them was resolved.
+    resolved: HashSet<Spot>,
+    /// A directory moved or went since the inventory was last caught up with: its paths below are stale there.
+    shifted: bool,
+    refresh: Due<DirNo, Via>,
+    writes: Due<ObjectNo, (Spot, Origin)>,
+    /// The last live record about a name in each directory, to tell whether a scan's comparison is stale.
+    touches: Cache<DirNo, Seq>,
+    /// The newest touch that may have been forgotten.
+    touch_floor: Seq,
+    touch_count: usize,
+    /// The last record.
+    last: Seq,
+    /// Renames seen since the last commit, by the names they touched.
+    renamed: HashSet<Spot>,
+    /// The second half of an exchange that has been told of.
+    exchanged: Vec<(Spot, Spot)>,
+    /// Inodes that this scan has moved.
+    claimed: HashSet<(RootNo, u64)>,
+    absences: Vec<(Spot, Via)>,
+}
+
+/// What stops the sequencer: its directory table.
+pub type Result<T> = std::result::Result<T, DirsError>;
+
+impl<T: Tree, L: Ledger> Sequencer<T, L> {
+    /// A sequencer of these roots, that has told nothing yet.
+    pub fn new(tree: T, ledger: L, roots: Vec<Root>, dirs: Dirs, clock: Arc<dyn Clock>) -> Self {
+        Sequencer {
+            tree,
+            ledger,
+            roots,
+            dirs,
+            clock,
+            asked: Asked::default(),
+            recent: Cache::new(RECENT_ENTRIES),
+            settle: Settle::default(),
+            doubts: Due::new(DOUBTS_MAX),
+            resolved: HashSet::new(),
+            shifted: false,
+            refresh: Due::new(REFRESH_MAX),
+            writes: Due::new(WRITES_MAX),
+            touches: Cache::new(TOUCH_ENTRIES),
+            touch_floor: Seq::ZERO,
+            touch_count: 0,
+            last: Seq::ZERO,
+            renamed: HashSet::new(),
+            exchanged: Vec::new(),
+            claimed: HashSet::new(),
+            absences: Vec::new(),
+        }
+    }
+
+    /// What it wants done, and forgets the wish.
+    pub fn take_asked(&mut self) -> Asked {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// Files in the settling machine that somebody has held open for long.
+    pub fn held_open(&mut self) -> Vec<(RootName, RelPath)> {
+        let now = self.clock.instant();
+        let longest = self.roots.iter().map(|root| root.patience.open_max).max().unwrap_or(Duration::MAX);
+        let spots: Vec<Spot> = self.settle.held(now, longest).cloned().collect();
+        spots
+            .iter()
+            .filter_map(|spot| {
+                let at = self.dirs.at(spot.dir).ok()??;
+                Some((self.root(at.root).name.clone(), at.path.join(&spot.name)))
+            })
+            .collect()
+    }
+
+    /// Files followed until they settle.
+    pub fn settling(&self) -> usize {
+        self.settle.len()
+    }
+
+    /// Names to be looked at again.
+    pub fn doubtful(&self) -> usize {
+        self.doubts.len() + self.writes.len() + self.refresh.len()
+    }
+
+    fn root(&self, no: RootNo) -> &Root {
+        &self.roots[usize::from(no.0)]
+    }
+
+    /// Where a directory is, found by its identity on the disk where the table does not know it.
+    fn place_of(&mut self, key: &DirKey) -> Result<Option<At>> {
+        match self.dirs.find(key)? {
+            Place::In(at) => return Ok(Some(at)),
+            Place::Outside => return Ok(None),
+            Place::Unknown => {}
+        }
+        let dirs = &mut self.dirs;
+        let mut trouble = None;
+        let located = self.tree.locate(key, &mut |above| match dirs.find(above) {
+            Ok(place) => matches!(place, Place::In(_)),
+            Err(error) => {
+                trouble = Some(error);
+                false
+            }
+        });
+        if let Some(error) = trouble {
+            return Err(error);
+        }
+        match located {
+            Located::Below(known, chain) => {
+                let Place::In(mut at) = self.dirs.find(&known)? else { return Ok(None) };
+                for (key, name) in chain {
+                    let via = self.root(at.root).via;
+                    self.doubt(Spot { dir: at.no, name: name.clone() }, Origin::scan(via), Duration::ZERO);
+                    let no = self.dirs.set(&key, at.no, &name)?;
+                    let Some(below) = self.dirs.at(no)? else { return Ok(None) };
+                    at = below;
+                }
+                Ok(Some(at))
+            }
+            Located::Outside | Located::Gone => {
+                self.dirs.set_outside(key);
+                Ok(None)
+            }
+            Located::Unavailable => Ok(None),
+        }
+    }
+
+    fn look(&mut self, at: &At, name: &[u8]) -> Result<Look> {
+        let Some(key) = self.dirs.key(at.no)? else { return Ok(Look::Gone) };
+        Ok(self.tree.look(DirAt { key: &key, root: at.root, path: &at.path }, name))
+    }
+
+    fn key_of(&mut self, at: &At, name: &[u8]) -> Result<Option<DirKey>> {
+        let Some(key) = self.dirs.key(at.no)? else { return Ok(None) };
+        Ok(self.tree.key_of(DirAt { key: &key, root: at.root, path: &at.path }, name))
+    }
+
+    fn left_out(&mut self, at: &At, name: &[u8], is_dir: bool) -> bool {
+        let path = if name.is_empty() { (*at.path).clone() } else { at.path.join(name) };
+        let root = &mut self.roots[usize::from(at.root.0)];
+        let out = root.rules.leave_out(&path, is_dir);
+        root.left_out += u64::from(out);
+        out
+    }
+
+    /// Appends a change and remembers what follows from it.
+    fn tell(&mut self, op: Op, at: &At, name: &[u8], facts: Option<Facts>, origin: Origin, more: More) -> Seq {
+        let path = if name.is_empty() { (*at.path).clone() } else { at.path.join(name) };
+        if let Some(facts) = &facts {
+            let object = (facts.dev, facts.inode);
+            let before = self.recent.get(&object);
+            let same = before.is_some_and(|told| {
+                told.facts.size == facts.size && told.facts.mtime_ns == facts.mtime_ns && told.settled
+            });
+            let settled = more.settled || same;
+            let spot = Spot { dir: at.no, name: name.into() };
+            self.recent.insert(object, Told { facts: facts.clone(), spot, settled, written: None });
+        }
+        let origin_via = origin.via;
+        let seq = self.ledger.append(Body::Change(Change {
+            op,
+            root: self.root(at.root).name.clone(),
+            path,
+            old: more.old,
+            facts,
+            via: origin.via,
+            by: origin.by,
+            merged: origin.merged,
+            subtree: more.subtree,
+            exchange: more.exchange,
+        }));
+        self.last = seq;
+        if !name.is_empty() {
+            if !matches!(origin_via, Via::Scan | Via::Poll) {
+                self.touch(at.no, seq);
+            }
+            if !matches!(op, Op::Attrib | Op::Modify) {
+                self.refresh_soon(at.no, self.root(at.root).via);
+            }
+        }
+        seq
+    }
+
+    fn tell_settled(&mut self, at: &At, name: &[u8], facts: &Facts, evidence: Evidence) {
+        if let Some(told) = self.recent.get(&(facts.dev, facts.inode)) {
+            told.settled = true;
+        }
+        self.ledger.append(Body::Settled(Settled {
+            root: self.root(at.root).name.clone(),
+            path: at.path.join(name),
+            evidence,
+            size: facts.size,
+            mtime_ns: facts.mtime_ns,
+            inode: facts.inode,
+        }));
+    }
+
+    /// Remembers that a live record about a name in this directory was made.
+    fn touch(&mut self, dir: DirNo, seq: Seq) {
+        if self.touches.get(&dir).is_none() {
+            self.touch_count += 1;
+            if self.touch_count >= TOUCH_ENTRIES {
+                // A generation may be dropped from here on: what it held is not newer than this.
+                self.touch_floor = seq;
+                self.touch_count = 0;
+            }
+        }
+        self.touches.insert(dir, seq);
+    }
+
+    /// Whether a live record about a name in this directory was made after `base`.
+    fn touched_since(&mut self, dir: DirNo, base: Seq) -> bool {
+        self.touches.get(&dir).map_or(self.touch_floor, |seq| *seq) > base
+    }
+
+    /// Looks at a name again after `wait`, and journals what differs then.
+    fn doubt(&mut self, spot: Spot, origin: Origin, wait: Duration) {
+        let at = self.clock.instant() + wait;
+        self.doubts.add(spot, origin, at);
+    }
+
+    fn want_scan(&mut self, at: &At) {
+        let wanted = ScanWanted { root: at.root, path: (*at.path).clone() };
+        if self.asked.scans.last() != Some(&wanted) {
+            self.asked.scans.push(wanted);
+        }
+    }
+
+    fn old_place(&self, from: &At, name: &[u8], to: &At) -> OldPlace {
+        OldPlace { root: (from.root != to.root).then(|| self.root(from.root).name.clone()), path: from.path.join(name) }
+    }
+}
+
+/// What a record says beyond the usual.
+#[derive(Debug, Default)]
+struct More {
+    old: Option<OldPlace>,
+    subtree: bool,
+    exchange: bool,
+    /// The version had settled before, under another name.
+    settled: bool,
+}
+
+fn is_file(facts: &Facts) -> bool {
+    facts.kind == FileType::File
+}
+
+fn is_dir(facts: &Facts) -> bool {
+    facts.kind == FileType::Dir
+}

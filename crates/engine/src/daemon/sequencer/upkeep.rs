@@ -1,0 +1,167 @@
+//! What is done when its time has come: files that settle, directories whose own facts changed, writes to open files.
+
+use std::time::Instant;
+
+use keepwatch_journal::Evidence;
+
+use super::compare::differs;
+use super::{More, ObjectNo, Origin, Result, Sequencer, Spot, is_dir, is_file};
+use crate::daemon::dirs::{At, DirNo};
+use crate::daemon::ledger::{Knowledge, Ledger};
+use crate::daemon::rules::lock_of;
+use crate::daemon::tree::{DirAt, Look, Tree, Writers};
+use crate::watch::settle::{Seen, Shape, Verdict};
+
+/// Appointments kept in one go, so that events are heard in between.
+const AT_ONCE: usize = 2_000;
+
+impl<T: Tree, L: Ledger> Sequencer<T, L> {
+    /// Does what is due.
+    pub fn upkeep(&mut self) -> Result<()> {
+        let now = self.clock.instant();
+        for _ in 0..AT_ONCE {
+            let Some((object, spot)) = self.settle.due(now) else { break };
+            self.settle_one(object, &spot, now)?;
+        }
+        for _ in 0..AT_ONCE {
+            let Some((_, (spot, origin))) = self.writes.pop(now) else { break };
+            self.write_one(&spot, origin, now)?;
+        }
+        for _ in 0..AT_ONCE {
+            let Some((dir, via)) = self.refresh.pop(now) else { break };
+            self.refresh_one(dir, Origin::scan(via).merged())?;
+        }
+        self.resolve_doubts()
+    }
+
+    /// When something is due next.
+    pub fn next_due(&self) -> Option<Instant> {
+        [self.settle.next_due(), self.writes.next(), self.refresh.next(), self.doubts.next()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What was journaled is durable.
+    pub fn committed(&mut self) {
+        self.renamed.clear();
+        self.exchanged.clear();
+    }
+
+    /// Records were lost because the journal could not be written: nothing that is remembered of them counts.
+    pub fn forget_told(&mut self) {
+        self.recent.clear();
+        self.touches.clear();
+        self.touch_floor = self.last;
+    }
+
+    fn settle_one(&mut self, object: ObjectNo, spot: &Spot, now: Instant) -> Result<()> {
+        let Some(at) = self.dirs.at(spot.dir)? else {
+            self.settle.gone(object);
+            return Ok(());
+        };
+        let patience = self.root(at.root).patience.clone();
+        let facts = match self.look(&at, &spot.name)? {
+            Look::There(facts) if (facts.dev, facts.inode) == object && is_file(&facts) => facts,
+            Look::There(_) | Look::Gone | Look::Unavailable => {
+                self.settle.gone(object);
+                return Ok(());
+            }
+        };
+        let before = self.recent.get(&object).map(|told| told.facts.clone());
+        if let Some(before) = before
+            && differs(&before, &facts).op().is_some()
+        {
+            // An event of it is on its way, or it is being written without one.
+            let origin = Origin::scan(self.root(at.root).via).merged();
+            self.changed(&at, &spot.name, facts.clone(), origin)?;
+        }
+        let seen = self.seen(&at, spot, &facts)?;
+        let evidence = match self.settle.seen(object, seen, now, &patience) {
+            Verdict::ByLease => Evidence::Lease,
+            Verdict::ByQuiet => Evidence::Quiet,
+            Verdict::Wait | Verdict::Dropped => return Ok(()),
+        };
+        // The lease was free after the look: what is there now is what was looked at, or it is looked at again.
+        match self.look(&at, &spot.name)? {
+            Look::There(after) if after == facts => {
+                if self.recent.get(&object).is_none_or(|told| !told.settled) {
+                    self.tell_settled(&at, &spot.name, &facts, evidence);
+                }
+            }
+            Look::There(_) => {
+                self.settle.closed(object, spot.clone(), now, std::time::Duration::ZERO);
+                self.settle.again(object, now);
+            }
+            Look::Gone | Look::Unavailable => {}
+        }
+        Ok(())
+    }
+
+    fn seen(&mut self, at: &At, spot: &Spot, facts: &keepwatch_journal::Facts) -> Result<Seen> {
+        let root = self.root(at.root);
+        let (lease, shared) = (root.patience.lease, root.shared);
+        if root.rules.unfinished(&spot.name) || matches!(self.look(at, &lock_of(&spot.name))?, Look::There(_)) {
+            return Ok(Seen::Leave);
+        }
+        let shape = Shape { size: facts.size, mtime_ns: facts.mtime_ns };
+        if !lease || shared {
+            return Ok(Seen::NoLease(shape));
+        }
+        let Some(key) = self.dirs.key(at.no)? else { return Ok(Seen::Leave) };
+        let dir = DirAt { key: &key, root: at.root, path: &at.path };
+        Ok(match self.tree.writers(dir, &spot.name, facts.inode) {
+            Writers::None => Seen::NoWriter(shape),
+            Writers::Some => Seen::Writer,
+            Writers::Unknown => Seen::NoLease(shape),
+        })
+    }
+
+    fn write_one(&mut self, spot: &Spot, origin: Origin, now: Instant) -> Result<()> {
+        let Some(at) = self.dirs.at(spot.dir)? else { return Ok(()) };
+        if let Look::There(facts) = self.look(&at, &spot.name)? {
+            let object = (facts.dev, facts.inode);
+            self.changed(&at, &spot.name, facts, origin)?;
+            if let Some(told) = self.recent.get(&object) {
+                told.written = Some(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Journals a directory's own facts if they differ from what is known.
+    fn refresh_one(&mut self, dir: DirNo, origin: Origin) -> Result<()> {
+        let Some(at) = self.dirs.at(dir)? else { return Ok(()) };
+        let Look::There(facts) = self.look(&at, b"")? else { return Ok(()) };
+        if !is_dir(&facts) {
+            return Ok(());
+        }
+        // A directory is told of as a name in its parent, the top directory as itself.
+        let (at, name) = match self.dirs.parent(dir)? {
+            Some((parent, name)) => match self.dirs.at(parent)? {
+                Some(at) => (at, name),
+                None => return Ok(()),
+            },
+            None => (at, Vec::new().into()),
+        };
+        let told = self.recent.get(&(facts.dev, facts.inode)).map(|told| told.facts.clone());
+        let before = match told {
+            Some(told) => Some(told),
+            None => {
+                let root = self.root(at.root).name.clone();
+                match self.ledger.child(&root, &at.path, &name) {
+                    Knowledge::Yes(known) => known.facts,
+                    Knowledge::No | Knowledge::Unknown => None,
+                }
+            }
+        };
+        let op = match before {
+            Some(before) => differs(&before, &facts).op(),
+            None => Some(keepwatch_journal::Op::Modify),
+        };
+        if let Some(op) = op {
+            self.tell(op, &at, &name, Some(facts), origin, More::default());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! Looking at one name: what is there now, without following anything.
+//!
+//! `statx` is asked without `AT_STATX_DONT_SYNC`: on a network filesystem cached attributes would hide just those
+//! changes of other hosts that a scan is there to find, and on a local one the flag changes nothing.
+
+use std::ffi::{CStr, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use keepwatch_journal::{Facts, FileType, RelPath};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+/// The longest path that one system call takes, its closing NUL included (`PATH_MAX`).
+const PATH_MAX: usize = 4096;
+
+/// Only what [`Facts`] hold: a network filesystem may have to ask for each.
+const WANTED: StatxFlags = StatxFlags::TYPE
+    .union(StatxFlags::MODE)
+    .union(StatxFlags::NLINK)
+    .union(StatxFlags::UID)
+    .union(StatxFlags::GID)
+    .union(StatxFlags::MTIME)
+    .union(StatxFlags::CTIME)
+    .union(StatxFlags::INO)
+    .union(StatxFlags::SIZE);
+
+/// How a directory is opened to be read: never through a link, and without marking it as read.
+const READ_DIR: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NOATIME);
+
+/// What `statx` told of a name: [`Facts`] without the target of a symbolic link, small enough to be held by the
+/// ten thousand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Bytes.
+    pub size: u64,
+    /// Nanoseconds since 1970 UTC, cut to what 64 bits hold.
+    pub mtime_ns: i64,
+    /// The same for the last change of the inode.
+    pub ctime_ns: i64,
+    /// The device number, `st_dev`; of a mount point that of what is mounted there.
+    pub dev: u64,
+    /// The inode number.
+    pub inode: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of names.
+    pub nlink: u32,
+    /// Permission bits, `st_mode & 0o7777`.
+    pub mode: u16,
+    /// What kind.
+    pub kind: FileType,
+    /// Whether something is mounted here. False on kernels before 5.8, which do not tell.
+    pub mount_root: bool,
+}
+
+impl From<&Statx> for Stat {
+    fn from(statx: &Statx) -> Self {
+        Stat {
+            size: statx.stx_size,
+            mtime_ns: nanoseconds(statx.stx_mtime.tv_sec, statx.stx_mtime.tv_nsec),
+            ctime_ns: nanoseconds(statx.stx_ctime.tv_sec, statx.stx_ctime.tv_nsec),
+            dev: rustix::fs::makedev(statx.stx_dev_major, statx.stx_dev_minor),
+            inode: statx.stx_ino,
+            uid: statx.stx_uid,
+            gid: statx.stx_gid,
+            nlink: statx.stx_nlink,
+            mode: statx.stx_mode & 0o7777,
+            kind: kind_of(statx.stx_mode),
+            mount_root: statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        }
+    }
+}
+
+impl Stat {
+    /// The facts, with where a symbolic link points if that was read.
+    #[must_use]
+    pub fn facts(self, target: Option<Box<[u8]>>) -> Facts {
+        Facts {
+            kind: self.kind,
+            size: self.size,
+            mtime_ns: self.mtime_ns,
+            ctime_ns: self.ctime_ns,
+            dev: self.dev,
+            inode: self.inode,
+            mode: u32::from(self.mode),
+            uid: self.uid,
+            gid: self.gid,
+            nlink: self.nlink,
+            target,
+        }
+    }
+}
+
+/// Seconds and nanoseconds as nanoseconds, cut to what 64 bits hold.
+fn nanoseconds(seconds: i64, rest: u32) -> i64 {
+    // A moment before 1970 has negative seconds and a rest that counts upward: the sum may fit where the product
+    // does not, by less than a second in 292 years.
+    seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(rest))
+}
+
+/// The kind in `st_mode`. Linux has no others; a filesystem that made one up would be taken for files.
+fn kind_of(mode: u16) -> FileType {
+    match rustix::fs::FileType::from_raw_mode(u32::from(mode)) {
+        rustix::fs::FileType::Directory => FileType::Dir,
+        rustix::fs::FileType::Symlink => FileType::Symlink,
+        rustix::fs::FileType::Fifo => FileType::Fifo,
+        rustix::fs::FileType::Socket => FileType::Socket,
+        rustix::fs::FileType::BlockDevice => FileType::Block,
+        rustix::fs::FileType::CharacterDevice => FileType::Char,
+        rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => FileType::File,
+    }
+}
+
+/// What `statx` told, as facts; the target of a symbolic link is not in it.
+#[must_use]
+pub fn facts_of(statx: &Statx) -> Facts {
+    Stat::from(statx).facts(None)
+}
+
+/// What is at `name` in `dir`, of a symbolic link with its target; `None` if nothing is. An empty name is the
+/// directory itself.
+///
+/// # Errors
+/// What the kernel says, other than that there is nothing; `InvalidInput` if `name` is more than a name.
+pub fn look(dir: impl AsFd, name: &[u8]) -> io::Result<Option<Facts>> {
+    if name.contains(&b'/') || name.contains(&0) || name == b"." || name == b".." {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the name of a directory entry"));
+    }
+    match look_beneath(dir.as_fd(), OsStr::from_bytes(name)) {
+        Ok(facts) => Ok(Some(facts)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn look_beneath(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Facts> {
+    let stat = statx(dir, name)?;
+    if stat.kind != FileType::Symlink {
+        return Ok(stat.facts(None));
+    }
+    // Facts and target must be those of one link, and by its name it could be replaced between two calls.
+    let link = rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = statx(link.as_fd(), OsStr::new(""))?;
+    if stat.kind != FileType::Symlink {
+        return Ok(stat.facts(None));
+    }
+    let target = rustix::fs::readlinkat(&link, "", Vec::new())?;
+    Ok(stat.facts(Some(target.into_bytes().into_boxed_slice())))
+}
+
+/// What `statx` tells of `name` in `dir`; of `dir` itself if the name is empty.
+///
+/// # Errors
+/// What the kernel says: `NOENT` if nothing is there.
+pub fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Stat> {
+    statx(dir, name)
+}
+
+fn statx(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> rustix::io::Result<Stat> {
+    // AT_NO_AUTOMOUNT: to look must not mount.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
+    rustix::fs::statx(dir, name, flags, WANTED).map(|statx| Stat::from(&statx))
+}
+
+/// Opens the directory `name` of `parent` to read it.
+pub(super) fn open_dir(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    or_with_atime(|flags| rustix::fs::openat(parent, name, flags, Mode::empty()))
+}
+
+/// Opens the directory `path` below `root` to read it.
+pub(super) fn open_dir_beneath(root: BorrowedFd<'_>, path: &RelPath) -> rustix::io::Result<OwnedFd> {
+    or_with_atime(|flags| open_path(root, path, flags))
+}
+
+/// Only the owner, or who may act as the owner, may leave the access time alone (open(2), `O_NOATIME`).
+fn or_with_atime(open: impl Fn(OFlags) -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<OwnedFd> {
+    match open(READ_DIR) {
+        Err(Errno::PERM) => open(READ_DIR.difference(OFlags::NOATIME)),
+        opened => opened,
+    }
+}
+
+/// Opens `path` below `root` without leaving it and without following any symbolic link, however long the path.
+/// A symbolic link at its end can be opened with `O_PATH | O_NOFOLLOW`.
+///
+/// # Errors
+/// What the kernel says. A symbolic link on the way is `ELOOP`, or `ENOTDIR` where the kernel has no `openat2`.
+pub fn open_beneath(root: BorrowedFd<'_>, path: &RelPath, flags: OFlags) -> io::Result<OwnedFd> {
+    open_path(root, path, flags.union(OFlags::CLOEXEC)).map_err(io::Error::from)
+}
+
+fn open_path(root: BorrowedFd<'_>, path: &RelPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    match open_in_pieces(root, path, flags, PATH_MAX - 1, open_resolved) {
+        // Kernels before 5.6 do not have the call; seccomp filters that do not know it answer EPERM.
+        Err(Errno::NOSYS | Errno::PERM) => open_in_pieces(root, path, flags, 1, open_component),
+        opened => opened,
+    }
+}
+
+/// Opens `path` in pieces of whole components: as many as fit in `piece_max` bytes, but at least one.
+fn open_in_pieces(
+    root: BorrowedFd<'_>,
+    path: &RelPath,
+    flags: OFlags,
+    piece_max: usize,
+    open: impl Fn(BorrowedFd<'_>, &[u8], OFlags) -> rustix::io::Result<OwnedFd>,
+) -> rustix::io::Result<OwnedFd> {
+    if path.is_root() {
+        return rustix::fs::openat(root, c".", flags, Mode::empty());
+    }
+    let mut rest = path.as_bytes();
+    let mut dir: Option<OwnedFd> = None;
+    loop {
+        let from = dir.as_ref().map_or(root, AsFd::as_fd);
+        let Some(cut) = cut(rest, piece_max) else {
+            return open(from, rest, flags);
+        };
+        dir = Some(open(from, &rest[..cut], OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?);
+        rest = &rest[cut + 1..];
+    }
+}
+
+/// The slash to cut a path at, so that what stands before it is at most `piece_max` bytes or one component.
+fn cut(path: &[u8], piece_max: usize) -> Option<usize> {
+    if path.len() <= piece_max {
+        return None;
+    }
+    let within = path[..=piece_max].iter().rposition(|byte| *byte == b'/');
+    within.or_else(|| path.iter().position(|byte| *byte == b'/'))
+}
+
+fn open_resolved(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve)
+}
+
+fn open_component(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(dir, name, flags | OFlags::NOFOLLOW, Mode::empty())
+}

@@ -1,0 +1,102 @@
+//! Directory identities: made from descriptors here, and equal to those that fanotify reports.
+//!
+//! A key is `h`, the file system id, the handle's type and its bytes. Where the file system makes no handles, or
+//! has no id of its own (FUSE, SMB, NFS: their handles are not kept across a remount, and fanotify refuses them), it
+//! is `i`, the device and the inode number.
+//!
+//! On btrfs each subvolume has an id of its own, but a mark reports all under the id of the file system's top: keys
+//! agree only within the subvolume that the mark was set on. The kernel refuses marks on any but the top (`EXDEV`).
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, fstat, openat};
+use rustix::io::Errno;
+
+use super::DirKey;
+use super::sys::handle::{self, Handle};
+
+/// Opens a key that holds a file handle.
+pub(crate) const HANDLE_TAG: u8 = b'h';
+/// Opens a key that holds device and inode.
+const INODE_TAG: u8 = b'i';
+
+impl DirKey {
+    /// The id of its file system, by which to choose a descriptor for [`open_by_key`]; `None` where the key holds
+    /// no handle and cannot be opened.
+    #[must_use]
+    pub fn fsid(&self) -> Option<[u8; 8]> {
+        match self.0.split_first() {
+            Some((&HANDLE_TAG, rest)) => rest.first_chunk().copied(),
+            _ => None,
+        }
+    }
+
+    fn handle(&self) -> Option<Handle> {
+        let (&HANDLE_TAG, rest) = self.0.split_first()? else { return None };
+        let (_, rest) = rest.split_first_chunk::<8>()?;
+        let (kind, bytes) = rest.split_first_chunk::<4>()?;
+        Some(Handle { kind: i32::from_ne_bytes(*kind), bytes: bytes.to_vec() })
+    }
+}
+
+/// The id of the file system that `fd` lies on; all zero where it has none.
+///
+/// # Errors
+/// What `fstatfs(2)` says.
+pub fn fsid_of(fd: BorrowedFd<'_>) -> io::Result<[u8; 8]> {
+    handle::fsid(fd)
+}
+
+/// The key of the object that `fd` is open on (`O_PATH` will do). Costs two or three system calls.
+///
+/// # Errors
+/// What `name_to_handle_at(2)`, `fstatfs(2)` or `fstat(2)` say, other than that there are no handles.
+pub fn dir_key(fd: BorrowedFd<'_>) -> io::Result<DirKey> {
+    let fsid = handle::fsid(fd)?;
+    if fsid != [0; 8] {
+        match handle::of_name(fd, c"") {
+            Ok(Handle { kind, bytes }) => {
+                let key = [&[HANDLE_TAG][..], &fsid, &kind.to_ne_bytes(), &bytes].concat();
+                return Ok(DirKey(key.into_boxed_slice()));
+            }
+            Err(error) if has_no_handles(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let stat = fstat(fd)?;
+    let key = [&[INODE_TAG][..], &stat.st_dev.to_ne_bytes(), &stat.st_ino.to_ne_bytes()].concat();
+    Ok(DirKey(key.into_boxed_slice()))
+}
+
+/// The key of `name` in `dir`, never following a symbolic link; of `dir` itself if `name` is empty. Across a mount
+/// point it is the key of what is mounted there.
+///
+/// The object is not opened, only pointed at (`O_PATH`), so that the file system id is its own.
+///
+/// # Errors
+/// `NotFound` where there is no such name; else what [`dir_key`] says.
+pub fn child_key(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<DirKey> {
+    if name.is_empty() {
+        return dir_key(dir);
+    }
+    let name = CString::new(name)?;
+    let child = openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    dir_key(child.as_fd())
+}
+
+/// Opens the object that `key` names, wherever it has been moved, on the file system of `mount`: any descriptor
+/// there that is not `O_PATH` and for which [`fsid_of`] equals the key's. Needs `CAP_DAC_READ_SEARCH`.
+///
+/// # Errors
+/// `ESTALE` where the object is gone; `EOPNOTSUPP` for a key without a handle; else what `open_by_handle_at(2)` says.
+pub fn open_by_key(mount: BorrowedFd<'_>, key: &DirKey, flags: OFlags) -> io::Result<OwnedFd> {
+    let handle = key.handle().ok_or(Errno::OPNOTSUPP)?;
+    handle::open(mount, &handle, flags.bits().cast_signed())
+}
+
+/// Whether the file system makes no handles, or a sandbox's system call filter keeps them from us.
+fn has_no_handles(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::OVERFLOW))
+}

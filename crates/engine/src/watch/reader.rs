@@ -1,0 +1,111 @@
+//! The thread that empties a kernel queue, as soon as anything is in it, into a [`Feed`].
+//!
+//! It does nothing else: a stall of a tenth of a second overflows inotify's queue at full write rate. It ends when
+//! its [`Reader`] is dropped; if it fails or panics, [`Loss::ReaderDied`](super::Loss::ReaderDied) is its last word.
+
+use std::any::Any;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::retry_on_intr;
+
+use super::Notice;
+use super::feed::Feed;
+
+/// How many bytes of events are read at once. A buffer's worth of process descriptors (one an event, of 80 bytes
+/// and more) stays well below the usual limit of 1 024 open files.
+pub(crate) const READ_MAX: usize = 32 * 1024;
+
+/// A kernel queue that can be polled and read.
+pub(crate) trait Queue: Send + 'static {
+    /// What to poll.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// Reads one buffer. `WouldBlock` is no error: the queue is empty.
+    fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<()>;
+    /// Called when the queue is found empty: lets go of what was held back for what might have come.
+    fn drained(&mut self, _now: Instant, _out: &mut Vec<Notice>) {}
+    /// When [`Queue::drained`] has something to let go of, even if nothing more comes.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// A running reader thread.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    /// Starts a thread that moves what comes in `queue` to `feed`.
+    pub(crate) fn spawn(name: &str, queue: impl Queue, feed: Feed) -> io::Result<Reader> {
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || run(queue, feed, stopped.as_fd()))?;
+        Ok(Reader { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // An eventfd takes a one unless its counter is full, which also wakes the thread.
+        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            // Its panics are caught and reported through the feed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(mut queue: impl Queue, feed: Feed, stop: BorrowedFd<'_>) {
+    let ended = catch_unwind(AssertUnwindSafe(|| pump(&mut queue, &feed, stop)));
+    let why = match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
+    };
+    // Whether anybody still listens does not matter to a thread that ends here.
+    let _ = feed.fail(why);
+}
+
+/// Ends with `Ok` when asked to stop or when nobody listens any more.
+fn pump(queue: &mut impl Queue, feed: &Feed, stop: BorrowedFd<'_>) -> io::Result<()> {
+    loop {
+        let timeout = queue.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let mut polled =
+            [PollFd::from_borrowed_fd(stop, PollFlags::IN), PollFd::from_borrowed_fd(queue.fd(), PollFlags::IN)];
+        retry_on_intr(|| poll(&mut polled, timeout.as_ref()))?;
+        if !polled[0].revents().is_empty() {
+            return Ok(());
+        }
+        let readable = !polled[1].revents().is_empty();
+        let mut notices = Vec::new();
+        if readable {
+            match queue.read(&mut notices) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    // What was read before it broke is sound.
+                    let _ = feed.send(notices);
+                    return Err(error);
+                }
+                _ => {}
+            }
+        } else {
+            queue.drained(Instant::now(), &mut notices);
+        }
+        if feed.send(notices).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without words")
+}

@@ -1,0 +1,203 @@
+//! Writes records: by hand, since this is on the path of every change, and canonical: one record, one text.
+
+use crate::json::text::{push_bytes_field, push_i64, push_name, push_string, push_u64, push_value};
+use crate::record::{
+    Body, By, Change, Config, Evidence, Facts, FileType, Gap, GapClosed, GapReason, Op, Record, Settled, Via,
+};
+
+impl Record {
+    /// Appends its line to `out`, without the newline.
+    pub fn render(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"seq\":");
+        push_u64(out, self.seq.0);
+        out.extend_from_slice(b",\"at\":\"");
+        self.at.render(out);
+        out.extend_from_slice(b"\",\"do\":");
+        match &self.body {
+            Body::Change(change) => push_change(out, change),
+            Body::Settled(settled) => push_settled(out, settled),
+            Body::Gap(gap) => push_gap(out, gap),
+            Body::GapClosed(closed) => push_gap_closed(out, closed),
+            Body::Config(config) => push_config(out, config),
+            Body::Other(name) => push_string(out, name),
+        }
+        for (name, value) in self.extra.iter().flat_map(|fields| fields.iter()) {
+            out.push(b',');
+            push_string(out, name);
+            out.push(b':');
+            push_value(out, value);
+        }
+        out.push(b'}');
+    }
+}
+
+fn push_change(out: &mut Vec<u8>, change: &Change) {
+    push_word(out, change.op.as_str());
+    push_string_field(out, "root", change.root.as_str());
+    push_bytes_field(out, "path", change.path.as_bytes());
+    if let Some(old) = &change.old {
+        if let Some(root) = &old.root {
+            push_string_field(out, "old_root", root.as_str());
+        }
+        push_bytes_field(out, "old_path", old.path.as_bytes());
+    }
+    match &change.facts {
+        Some(facts) => push_facts(out, facts),
+        None if change.op == Op::Delete => {}
+        None => out.extend_from_slice(NO_FACTS.as_bytes()),
+    }
+    push_word_field(out, "via", change.via.as_str());
+    if let Some(by) = &change.by {
+        push_by(out, by);
+    }
+    if change.merged {
+        out.extend_from_slice(b",\"merged\":true");
+    }
+    if change.subtree {
+        out.extend_from_slice(b",\"subtree\":true");
+    }
+}
+
+const NO_FACTS: &str = ",\"type\":null,\"size\":null,\"mtime_ns\":null,\"ctime_ns\":null,\"dev\":null,\"inode\":null,\
+    \"mode\":null,\"uid\":null,\"gid\":null,\"nlink\":null";
+
+fn push_facts(out: &mut Vec<u8>, facts: &Facts) {
+    push_word_field(out, "type", facts.kind.as_str());
+    push_u64_field(out, "size", facts.size);
+    push_i64_field(out, "mtime_ns", facts.mtime_ns);
+    push_i64_field(out, "ctime_ns", facts.ctime_ns);
+    push_u64_field(out, "dev", facts.dev);
+    push_u64_field(out, "inode", facts.inode);
+    push_u64_field(out, "mode", facts.mode.into());
+    push_u64_field(out, "uid", facts.uid.into());
+    push_u64_field(out, "gid", facts.gid.into());
+    push_u64_field(out, "nlink", facts.nlink.into());
+    if let Some(target) = &facts.target {
+        push_bytes_field(out, "target", target);
+    }
+}
+
+fn push_by(out: &mut Vec<u8>, by: &By) {
+    out.extend_from_slice(b",\"by\":{\"pid\":");
+    push_u64(out, by.pid.into());
+    if let Some(uid) = by.uid {
+        push_u64_field(out, "uid", uid.into());
+    }
+    if let Some(exe) = &by.exe {
+        push_bytes_field(out, "exe", exe);
+    }
+    out.push(b'}');
+}
+
+fn push_settled(out: &mut Vec<u8>, settled: &Settled) {
+    push_word(out, "settled");
+    push_string_field(out, "root", settled.root.as_str());
+    push_bytes_field(out, "path", settled.path.as_bytes());
+    push_word_field(out, "evidence", settled.evidence.as_str());
+    push_u64_field(out, "size", settled.size);
+    push_i64_field(out, "mtime_ns", settled.mtime_ns);
+    push_u64_field(out, "inode", settled.inode);
+}
+
+fn push_gap(out: &mut Vec<u8>, gap: &Gap) {
+    push_word(out, "gap");
+    if let Some(root) = &gap.root {
+        push_string_field(out, "root", root.as_str());
+    }
+    push_bytes_field(out, "path", gap.path.as_bytes());
+    push_word_field(out, "reason", gap.reason.as_str());
+    if let Some(since) = gap.since {
+        push_name(out, "since");
+        out.push(b'"');
+        since.render(out);
+        out.push(b'"');
+    }
+    if let Some(note) = &gap.note {
+        push_string_field(out, "note", note);
+    }
+}
+
+fn push_gap_closed(out: &mut Vec<u8>, closed: &GapClosed) {
+    push_word(out, "gap_closed");
+    push_u64_field(out, "gap", closed.gap.0);
+    if let Some(root) = &closed.root {
+        push_string_field(out, "root", root.as_str());
+    }
+    push_u64_field(out, "scanned", closed.scanned);
+    push_u64_field(out, "found", closed.found);
+}
+
+fn push_config(out: &mut Vec<u8>, config: &Config) {
+    push_word(out, "config");
+    push_string_field(out, "root", config.root.as_str());
+    match &config.dir {
+        Some(dir) => push_bytes_field(out, "dir", dir),
+        None => out.extend_from_slice(b",\"dir\":null"),
+    }
+    if let Some(identity) = &config.identity {
+        push_string_field(out, "identity", identity);
+    }
+    if config.accepted {
+        out.extend_from_slice(b",\"accepted\":true");
+    }
+}
+
+/// Writes one of our own words: nothing in it needs an escape.
+fn push_word(out: &mut Vec<u8>, word: &str) {
+    out.push(b'"');
+    out.extend_from_slice(word.as_bytes());
+    out.push(b'"');
+}
+
+fn push_word_field(out: &mut Vec<u8>, name: &str, word: &str) {
+    push_name(out, name);
+    push_word(out, word);
+}
+
+fn push_string_field(out: &mut Vec<u8>, name: &str, text: &str) {
+    push_name(out, name);
+    push_string(out, text);
+}
+
+fn push_u64_field(out: &mut Vec<u8>, name: &str, number: u64) {
+    push_name(out, name);
+    push_u64(out, number);
+}
+
+fn push_i64_field(out: &mut Vec<u8>, name: &str, number: i64) {
+    push_name(out, name);
+    push_i64(out, number);
+}
+
+/// Gives an enumeration its words in the journal, both ways.
+macro_rules! words {
+    ($($type:ident { $($variant:ident = $word:literal),+ $(,)? })+) => {$(
+        impl $type {
+            /// Its word in the journal.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $($type::$variant => $word),+ }
+            }
+
+            /// The value that a word of the journal stands for.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some($type::$variant),)+ _ => None }
+            }
+        }
+    )+};
+}
+
+words! {
+    Op { Create = "create", Modify = "modify", Attrib = "attrib", Move = "move", Delete = "delete" }
+    FileType {
+        File = "file", Dir = "dir", Symlink = "symlink", Fifo = "fifo", Socket = "socket", Block = "block",
+        Char = "char",
+    }
+    Via { Fanotify = "fanotify", Inotify = "inotify", Poll = "poll", Scan = "scan" }
+    Evidence { Lease = "lease", Quiet = "quiet", Rename = "rename" }
+    GapReason {
+        Restart = "restart", New = "new", Overflow = "overflow", Absent = "absent", Mount = "mount", Watch = "watch",
+        Journal = "journal", Torn = "torn", Epoch = "epoch", Asked = "asked",
+    }
+}
