@@ -77,3 +77,7 @@ pub fn load_files(
         None => Ok(Loaded { settings, origins, files }),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::error::CommandError;
 
 /// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// Nobody set it.
     Default,
@@ -84,9 +84,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems as one usage error, or `None` if there are none.
+/// All problems as one usage error, in the order of the files, or `None` if there are none.
 #[must_use]
-pub fn into_error(problems: Vec<Problem>) -> Option<CommandError> {
+pub fn into_error(mut problems: Vec<Problem>) -> Option<CommandError> {
+    problems.sort_by(|left, right| left.origin.cmp(&right.origin));
     let message = match problems.as_slice() {
         [] => return None,
         [only] => only.to_string(),

@@ -256,3 +256,100 @@ fn age(seconds: u64) -> String {
     }
     if text.is_empty() { "0 s".to_owned() } else { text }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn busy() -> Status {
+        Status {
+            host: "preserve-1".to_owned(),
+            state_dir: "/var/lib/keepwatch".to_owned(),
+            service: Some(Service {
+                pid: 812,
+                version: "0.1.0".to_owned(),
+                since: "2026-11-17T08:00:00Z".to_owned(),
+                uptime_s: 3 * 86_400 + 2 * 3600 + 59,
+                capabilities: vec!["CAP_SYS_ADMIN".to_owned(), "CAP_LEASE".to_owned()],
+            }),
+            roots: vec![
+                Root {
+                    name: "records".to_owned(),
+                    path: "/srv/records".to_owned(),
+                    state: RootState::Watching,
+                    method: "inotify+poll".to_owned(),
+                    blind_to: vec!["which process made a change".to_owned()],
+                    files: 1_204_113,
+                    dirs: 18_220,
+                    bytes: 41_200_000_000_000,
+                    open_gaps: 1,
+                    open_long: 2,
+                },
+                Root {
+                    name: "scans".to_owned(),
+                    path: "/mnt/sc\u{1b}ans".to_owned(),
+                    state: RootState::Absent,
+                    method: String::new(),
+                    blind_to: Vec::new(),
+                    files: 12,
+                    dirs: 3,
+                    bytes: 4096,
+                    open_gaps: 0,
+                    open_long: 0,
+                },
+            ],
+            journal: Journal {
+                id: "01939d2c-0000-7000-8000-000000000000".to_owned(),
+                seq: 48_211_903,
+                hash: "9f2c".repeat(16),
+                bytes: 12_884_901_888,
+                pending: 17,
+            },
+            followers: vec![
+                Follower { name: "inventory".to_owned(), seq: 48_211_903, lag_records: 0, lag_s: 0, stopped: None },
+                Follower { name: "index".to_owned(), seq: 48_200_000, lag_records: 11_903, lag_s: 95, stopped: None },
+                Follower {
+                    name: "audit".to_owned(),
+                    seq: 5,
+                    lag_records: 48_211_898,
+                    lag_s: 9,
+                    stopped: Some("forked".to_owned()),
+                },
+            ],
+            problems: vec![Problem {
+                since: "2026-11-20T10:00:00Z".to_owned(),
+                root: Some("scans".to_owned()),
+                message: "its file system is not there".to_owned(),
+            }],
+            needs: vec!["mount the disk of `scans`, or accept the new one: keepwatch root accept scans".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_busy_service_is_laid_out_for_people() {
+        insta::assert_snapshot!(busy().to_string());
+    }
+
+    #[test]
+    fn without_a_service_the_inventory_speaks() {
+        let status = Status { service: None, ..busy() };
+        assert!(status.to_string().starts_with("preserve-1: not running;"), "{status}");
+    }
+
+    #[test]
+    fn the_answer_reads_back_and_a_stranger_is_an_error() {
+        let answer = serde_json::to_value(busy()).unwrap();
+        assert_eq!(Status::from_answer(answer).unwrap(), busy());
+        assert!(Status::from_answer(serde_json::json!({"roots": 1})).is_err());
+    }
+
+    #[test]
+    fn what_is_ill_is_a_finding() {
+        let healthy = || Status { problems: vec![], needs: vec![], roots: vec![], followers: vec![], ..busy() };
+        assert!(!healthy().has_findings());
+        assert!(Status { roots: vec![busy().roots[1].clone()], ..healthy() }.has_findings());
+        assert!(Status { followers: vec![busy().followers[2].clone()], ..healthy() }.has_findings());
+        assert!(!Status { followers: vec![busy().followers[1].clone()], ..healthy() }.has_findings());
+    }
+}
