@@ -1,3 +1,7 @@
 //! Keepwatch keeps watch over files that nobody can afford to lose.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keepwatch::main()
+}

@@ -1,0 +1,102 @@
+//! The commands, a file for each: its flags, and `run`, which does it.
+
+pub mod completions;
+pub mod config;
+pub mod init;
+pub mod man;
+pub mod root;
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::args::GlobalArgs;
+use crate::config::{Environment, Loaded, load};
+use crate::error::{CommandError, Outcome};
+
+/// Keeps watch over files that nobody can afford to lose.
+///
+/// Keepwatch records every change to a file tree in a durable journal and keeps an inventory of every file.
+#[derive(Debug, Parser)]
+#[command(name = "keepwatch", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Flags that mean the same everywhere.
+    #[command(flatten)]
+    pub globals: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   fine
+  1   findings: drift, differences, a chain that does not verify
+  2   the command line or the configuration is wrong
+  3   some of it failed
+  4   the service or a target cannot be reached
+  70  a bug in keepwatch";
+
+/// Each command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a commented configuration and make the state directory
+    Init(init::Args),
+    /// Check the configuration, or show what is in force
+    Config(config::Args),
+    /// List the roots, or accept a replaced disk
+    Root(root::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Print the manual page, or write all of them
+    Man(man::Args),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Whatever the command ends in.
+    pub fn run(&self, context: &Context) -> Result<Outcome, CommandError> {
+        match self {
+            Command::Init(args) => init::run(args, context),
+            Command::Config(args) => config::run(args, context),
+            Command::Root(args) => root::run(args, context),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => man::run(args),
+        }
+    }
+}
+
+/// What every command is given.
+#[derive(Debug)]
+pub struct Context {
+    /// The flags that mean the same everywhere.
+    pub globals: GlobalArgs,
+    /// What the process sees of the world around it.
+    pub environment: Environment,
+}
+
+impl Context {
+    /// The settings in force, with the roots that this command line adds.
+    ///
+    /// # Errors
+    /// A usage error that lists all that is wrong with the configuration.
+    pub fn settings(&self, roots: &[PathBuf]) -> Result<Loaded, CommandError> {
+        load(&self.environment, &self.globals.overrides(roots))
+    }
+}
+
+/// Prints to standard output, in blocks; a closed pipe ends the command quietly.
+///
+/// # Errors
+/// What `write` ends in, or a failed write.
+pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CommandError> {
+    let mut out = BufWriter::with_capacity(OUTPUT_BYTES, io::stdout().lock());
+    write(&mut out).and_then(|()| out.flush()).map_err(CommandError::output)
+}
+
+/// Large enough that a million lines cost few system calls.
+const OUTPUT_BYTES: usize = 64 * 1024;

@@ -1,0 +1,83 @@
+//! From what the user wrote (files, environment, flags) to validated [`Settings`].
+//!
+//! The way is: find the files ([`sources`]), read them with every key's place remembered ([`reader`], [`raw`]), lay
+//! environment and flags over them, check the whole ([`settings`], [`overlap`]). All that is wrong is reported at once.
+
+pub mod example;
+pub mod overlap;
+pub mod problem;
+pub mod raw;
+pub mod reader;
+pub mod settings;
+pub mod show;
+pub mod sources;
+
+use std::path::PathBuf;
+
+pub use problem::{Origin, Problem, Sourced};
+pub use settings::{JournalSettings, LogFormat, Poll, RootSettings, Settings, WatchMethod};
+pub use sources::Environment;
+
+use crate::error::CommandError;
+
+/// What the command line says about settings; it wins over the environment and the files.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `-c FILE`.
+    pub config: Option<PathBuf>,
+    /// `--state-dir DIR`.
+    pub state_dir: Option<PathBuf>,
+    /// `--log FORMAT`.
+    pub log: Option<LogFormat>,
+    /// `--root DIR`, each.
+    pub roots: Vec<PathBuf>,
+}
+
+/// Settings and where they came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What the engine and the commands see.
+    pub settings: Settings,
+    /// Where each setting came from, by its dotted key.
+    pub origins: settings::Origins,
+    /// The files that were read, in the order in which later ones win.
+    pub files: Vec<PathBuf>,
+}
+
+/// Loads the configuration.
+///
+/// # Errors
+/// A usage error that lists every problem with its file and line.
+pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Loaded, CommandError> {
+    load_files(sources::find(environment, overrides)?, environment, overrides)
+}
+
+/// Loads the configuration from these files alone, with environment and flags over them.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_files(
+    files: Vec<PathBuf>,
+    environment: &Environment,
+    overrides: &Overrides,
+) -> Result<Loaded, CommandError> {
+    let mut problems = Vec::new();
+    let mut raw = raw::RawConfig::default();
+    for path in &files {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            CommandError::usage(format!("cannot read the configuration {}: {error}", path.display()))
+        })?;
+        raw.read_file(path, &text, &mut problems);
+    }
+    raw.read_environment(&environment.vars, &mut problems);
+    raw.read_flags(overrides, &mut problems);
+    let (settings, origins) = settings::validate(raw, environment, &mut problems);
+    match problem::into_error(problems) {
+        Some(error) => Err(error),
+        None => Ok(Loaded { settings, origins, files }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

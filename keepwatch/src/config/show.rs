@@ -1,0 +1,106 @@
+//! The effective settings, as TOML with the origin of each behind it, or as JSON.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::Loaded;
+use super::problem::Origin;
+use super::settings::{Poll, RootSettings};
+use crate::units::{format_duration, format_size};
+
+/// One setting that is in force.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Entry {
+    /// The table it stands in; empty at the top.
+    pub section: String,
+    /// Its key there.
+    pub key: &'static str,
+    /// Its value, as it would be written.
+    pub value: toml::Value,
+    /// Where it came from.
+    pub origin: String,
+}
+
+/// All settings that are in force, table by table.
+#[must_use]
+pub fn entries(loaded: &Loaded) -> Vec<Entry> {
+    let settings = &loaded.settings;
+    let mut list = Lister { loaded, entries: Vec::new() };
+    list.add("", "state_dir", settings.state_dir.to_string_lossy().as_ref());
+    if let Some(host) = &settings.host {
+        list.add("", "host", host.as_str());
+    }
+    if let Some(group) = &settings.control_group {
+        list.add("", "control_group", group.as_str());
+    }
+    list.add("", "log", settings.log.as_str());
+    list.add("", "backlog_max", integer(settings.backlog_max));
+    list.add("journal", "roll_size", format_size(settings.journal.roll_bytes));
+    list.add("journal", "commit_interval", format_duration(settings.journal.commit_interval));
+    list.add("journal", "commit_records", integer(settings.journal.commit_records));
+    for root in &settings.roots {
+        list.add_root(root);
+    }
+    list.entries
+}
+
+/// As TOML that could be read back, each line with its origin.
+#[must_use]
+pub fn to_toml(loaded: &Loaded) -> String {
+    let entries = entries(loaded);
+    let lines: Vec<String> = entries.iter().map(|entry| format!("{} = {}", entry.key, entry.value)).collect();
+    let width = lines.iter().map(|line| line.chars().count()).filter(|width| *width <= 48).max().unwrap_or(0);
+    let mut text = String::new();
+    let mut section = "";
+    for (entry, line) in entries.iter().zip(&lines) {
+        if entry.section != section {
+            section = &entry.section;
+            let _ = writeln!(text, "\n[{section}]");
+        }
+        let _ = writeln!(text, "{line:width$}  # {}", entry.origin);
+    }
+    text
+}
+
+struct Lister<'a> {
+    loaded: &'a Loaded,
+    entries: Vec<Entry>,
+}
+
+impl Lister<'_> {
+    fn add(&mut self, section: &str, key: &'static str, value: impl Into<toml::Value>) {
+        let dotted = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+        let origin = self.loaded.origins.get(&dotted).unwrap_or(&Origin::Default).to_string();
+        // A path with a line break in it must not end the comment that names it.
+        let origin = origin.replace(char::is_control, "?");
+        self.entries.push(Entry { section: section.to_owned(), key, value: value.into(), origin });
+    }
+
+    fn add_root(&mut self, root: &RootSettings) {
+        // A name with a dot in it has to be quoted to stay one key; the origins are filed under the bare name.
+        let section = format!("roots.{}", root.name);
+        let first = self.entries.len();
+        self.add(&section, "path", root.path.to_string_lossy().as_ref());
+        self.add(&section, "ignore", root.ignore.clone());
+        self.add(&section, "unfinished", root.unfinished.clone());
+        self.add(&section, "watch", root.watch.as_str());
+        let poll = match root.poll {
+            Poll::Auto => "auto".to_owned(),
+            Poll::Off => "off".to_owned(),
+            Poll::Every(interval) => format_duration(interval),
+        };
+        self.add(&section, "poll", poll);
+        self.add(&section, "settle", root.settle.map_or_else(|| "auto".to_owned(), format_duration));
+        self.add(&section, "settle_min", format_duration(root.settle_min));
+        self.add(&section, "open_max", format_duration(root.open_max));
+        self.add(&section, "lease", root.lease);
+        if root.name.contains('.') {
+            self.entries[first..].iter_mut().for_each(|entry| entry.section = format!("roots.\"{}\"", root.name));
+        }
+    }
+}
+
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

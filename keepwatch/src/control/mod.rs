@@ -1,0 +1,191 @@
+//! How commands reach the running service: JSON lines over a Unix socket in the state directory.
+//!
+//! A client sends one [`Request`] as one line. The service answers with any number of `progress` and `working` lines and
+//! then one `done` or `failed` line, and closes. `working` only says that it is still at it, so that a client can tell a
+//! long task from a hung service.
+
+pub mod access;
+mod address;
+pub mod client;
+pub mod server;
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{CommandError, Kind};
+
+/// What a command asks of the service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How are you? `done` carries a [`crate::show::status::Status`].
+    Status {},
+    /// Return when everything noticed up to now is in the journal and the inventory.
+    Sync {},
+    /// Walk a root, or a part of it, journal what had changed unseen, and report it.
+    Reconcile {
+        /// Which; all if none is named.
+        root: Option<String>,
+        /// Below which directory of it.
+        path: Option<WirePath>,
+        /// Only report.
+        dry_run: bool,
+    },
+    /// Take the disk that is there now as the root's.
+    RootAccept {
+        /// Which root.
+        name: String,
+    },
+    /// Read the configuration again.
+    Reload {},
+    /// Bring everything to disk and end.
+    Stop {},
+}
+
+/// A line of the answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Something to show on the way.
+    Progress {
+        /// By the request.
+        data: Value,
+    },
+    /// Still at it.
+    Working {},
+    /// The end: it was done.
+    Done {
+        /// By the request.
+        data: Value,
+    },
+    /// The end: it was not done.
+    Failed {
+        /// By which the exit code is chosen.
+        kind: WireKind,
+        /// As in [`CommandError`].
+        message: String,
+        /// As in [`CommandError`].
+        hints: Vec<String>,
+    },
+}
+
+/// [`Kind`] on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WireKind {
+    /// Findings.
+    Findings,
+    /// The request makes no sense.
+    Usage,
+    /// It failed.
+    Failed,
+    /// Something that the service needs cannot be reached.
+    Unreachable,
+    /// A fault of the service.
+    Bug,
+}
+
+/// Bytes of a path: readable, and exact where they are not UTF-8, as in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WirePath {
+    path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path_b64: Option<String>,
+}
+
+/// A request is longer than this only by mistake or malice: a path has at most 4 096 bytes.
+pub(crate) const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+/// A line of an answer; the status of very many roots is the longest.
+pub(crate) const REPLY_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// So often the service says that it is still at it.
+pub(crate) const WORKING_INTERVAL: Duration = Duration::from_secs(2);
+/// A client gives up after so long a silence.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Either side gives up if the other takes in nothing for so long.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl WirePath {
+    /// These bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => WirePath { path: text.to_owned(), path_b64: None },
+            Err(_) => {
+                WirePath { path: String::from_utf8_lossy(bytes).into_owned(), path_b64: Some(BASE64.encode(bytes)) }
+            }
+        }
+    }
+
+    /// The bytes; `None` if what was sent is not base64.
+    #[must_use]
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        match &self.path_b64 {
+            Some(exact) => BASE64.decode(exact).ok(),
+            None => Some(self.path.clone().into_bytes()),
+        }
+    }
+}
+
+impl From<CommandError> for Reply {
+    fn from(error: CommandError) -> Self {
+        let kind = match error.kind {
+            Kind::Findings => WireKind::Findings,
+            Kind::Usage => WireKind::Usage,
+            Kind::Failed | Kind::ClosedPipe => WireKind::Failed,
+            Kind::Unreachable => WireKind::Unreachable,
+            Kind::Bug => WireKind::Bug,
+        };
+        Reply::Failed { kind, message: error.message, hints: error.hints }
+    }
+}
+
+impl From<WireKind> for Kind {
+    fn from(kind: WireKind) -> Self {
+        match kind {
+            WireKind::Findings => Kind::Findings,
+            WireKind::Usage => Kind::Usage,
+            WireKind::Failed => Kind::Failed,
+            WireKind::Unreachable => Kind::Unreachable,
+            WireKind::Bug => Kind::Bug,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_plain_json_lines() {
+        let request = Request::Reconcile {
+            root: Some("records".to_owned()),
+            path: Some(WirePath::new(b"a/\xff")),
+            dry_run: true,
+        };
+        let line = serde_json::to_string(&request).unwrap();
+        assert_eq!(
+            line,
+            r#"{"request":"reconcile","root":"records","path":{"path":"a/�","path_b64":"YS//"},"dry_run":true}"#
+        );
+        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+        assert_eq!(serde_json::to_string(&Request::Status {}).unwrap(), r#"{"request":"status"}"#);
+    }
+
+    #[test]
+    fn a_path_keeps_its_bytes() {
+        for bytes in [b"plain".as_slice(), b"\xff\xfe/\n", b""] {
+            assert_eq!(WirePath::new(bytes).to_bytes().as_deref(), Some(bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "tests.rs"]
+mod round_trips;

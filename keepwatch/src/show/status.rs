@@ -1,0 +1,355 @@
+//! How the service is: what `keepwatch status` prints, and what the service answers when it is asked.
+
+use std::fmt::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::safe::Safe;
+use crate::error::CommandError;
+use crate::units::human_size;
+
+/// How everything is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// This host's name in records.
+    pub host: String,
+    /// The state directory.
+    pub state_dir: String,
+    /// The service; `None`: it is not running, and all below is what its inventory says.
+    pub service: Option<Service>,
+    /// What is watched.
+    pub roots: Vec<Root>,
+    /// The journal's end.
+    pub journal: Journal,
+    /// What reads the journal.
+    pub followers: Vec<Follower>,
+    /// What is wrong, oldest first.
+    pub problems: Vec<Problem>,
+    /// What a person has to decide, each with the command that does it.
+    pub needs: Vec<String>,
+}
+
+/// The running service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// When it started, RFC 3339.
+    pub since: String,
+    /// How long ago that was, by the monotonic clock.
+    pub uptime_s: u64,
+    /// The capabilities it runs with.
+    pub capabilities: Vec<String>,
+}
+
+/// A root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Its name.
+    pub name: String,
+    /// Its path, readable.
+    pub path: String,
+    /// How it is.
+    pub state: RootState,
+    /// How changes are noticed: `fanotify`, `inotify`, `poll`, or two of them with a `+` between.
+    pub method: String,
+    /// What that cannot see.
+    pub blind_to: Vec<String>,
+    /// Files in the inventory, of whatever type but directories.
+    pub files: u64,
+    /// Directories.
+    pub dirs: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Stretches in which changes may have been missed and that are not scanned yet.
+    pub open_gaps: u64,
+    /// Files held open for writing for longer than `open_max`.
+    pub open_long: u64,
+}
+
+/// How a root is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootState {
+    /// Changes are noticed and everything is known.
+    Watching,
+    /// Changes are noticed, and what is there is being looked through.
+    Scanning,
+    /// Its file system is not there, or another is in its place.
+    Absent,
+    /// It cannot be watched.
+    Failed,
+    /// No service watches it.
+    Stopped,
+}
+
+/// The journal's end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Its id.
+    pub id: String,
+    /// The last record that is on disk.
+    pub seq: u64,
+    /// The hash over all up to there.
+    pub hash: String,
+    /// What all its files take on disk.
+    pub bytes: u64,
+    /// Records that wait to be written.
+    pub pending: u64,
+}
+
+/// What reads the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follower {
+    /// Its name.
+    pub name: String,
+    /// The last record it has applied.
+    pub seq: u64,
+    /// Records it has yet to apply.
+    pub lag_records: u64,
+    /// The age of the oldest of these.
+    pub lag_s: u64,
+    /// Why it has stopped, if it has.
+    pub stopped: Option<String>,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// In which root, if in one.
+    pub root: Option<String>,
+    /// What.
+    pub message: String,
+}
+
+impl RootState {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RootState::Watching => "watching",
+            RootState::Scanning => "scanning",
+            RootState::Absent => "absent",
+            RootState::Failed => "failed",
+            RootState::Stopped => "stopped",
+        }
+    }
+}
+
+impl Status {
+    /// What the service has answered.
+    ///
+    /// # Errors
+    /// If it speaks of a status that this version does not know.
+    pub fn from_answer(answer: Value) -> Result<Self, CommandError> {
+        serde_json::from_value(answer).map_err(|error| {
+            CommandError::failed(format!("the service's status cannot be understood: {error}"))
+                .hint("is it of another version? restart it after an upgrade")
+        })
+    }
+
+    /// Whether anything asks for attention: then the command ends with findings.
+    #[must_use]
+    pub fn has_findings(&self) -> bool {
+        let is_ill = |root: &Root| matches!(root.state, RootState::Absent | RootState::Failed);
+        let has_stopped = |follower: &Follower| follower.stopped.is_some();
+        !self.problems.is_empty()
+            || !self.needs.is_empty()
+            || self.roots.iter().any(is_ill)
+            || self.followers.iter().any(has_stopped)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.show_service(f)?;
+        self.roots.iter().try_for_each(|root| root.fmt(f))?;
+        self.show_journal(f)?;
+        if !self.problems.is_empty() {
+            writeln!(f, "\nproblems")?;
+        }
+        for problem in &self.problems {
+            let root = problem.root.as_ref().map(|root| format!("{root}: ")).unwrap_or_default();
+            writeln!(f, "  {}  {root}{}", problem.since, Safe::text(&problem.message))?;
+        }
+        if !self.needs.is_empty() {
+            writeln!(f, "\nneeds you")?;
+        }
+        self.needs.iter().try_for_each(|need| writeln!(f, "  {}", Safe::text(need)))
+    }
+}
+
+impl Status {
+    fn show_service(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, dir) = (Safe::text(&self.host), Safe::text(&self.state_dir));
+        match &self.service {
+            None => writeln!(f, "{host}: not running; this is what the inventory in {dir} says"),
+            Some(service) => {
+                let uptime = age(service.uptime_s);
+                writeln!(
+                    f,
+                    "{host}: keepwatch {}, running for {uptime} as process {}, state in {dir}",
+                    service.version, service.pid
+                )?;
+                if service.capabilities.is_empty() {
+                    return Ok(());
+                }
+                writeln!(f, "  with {}", service.capabilities.join(" "))
+            }
+        }
+    }
+
+    fn show_journal(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let journal = &self.journal;
+        writeln!(f, "\njournal {}", journal.id)?;
+        write!(f, "  seq {}, {}", journal.seq, human_size(journal.bytes))?;
+        if journal.pending > 0 {
+            write!(f, ", {} records waiting to be written", journal.pending)?;
+        }
+        writeln!(f, "\n  head {}", journal.hash)?;
+        for follower in &self.followers {
+            write!(f, "  {} at {}", follower.name, follower.seq)?;
+            match (&follower.stopped, follower.lag_records) {
+                (Some(reason), _) => writeln!(f, ", stopped: {}", Safe::text(reason))?,
+                (None, 0) => writeln!(f, ", up to date")?,
+                (None, behind) => writeln!(f, ", {behind} records and {} behind", age(follower.lag_s))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nroot {}  {}", self.name, Safe::text(&self.path))?;
+        write!(f, "  {}", self.state.as_str())?;
+        if !self.method.is_empty() {
+            write!(f, " by {}", self.method)?;
+        }
+        writeln!(f, ", {} files in {} directories, {}", self.files, self.dirs, human_size(self.bytes))?;
+        for blind in &self.blind_to {
+            writeln!(f, "  cannot see: {}", Safe::text(blind))?;
+        }
+        if self.open_gaps > 0 {
+            writeln!(f, "  gaps not scanned yet: {}", self.open_gaps)?;
+        }
+        if self.open_long > 0 {
+            writeln!(f, "  held open for long: {} files", self.open_long)?;
+        }
+        Ok(())
+    }
+}
+
+/// A stretch of time for people: its two largest units.
+fn age(seconds: u64) -> String {
+    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];
+    let first = parts.iter().position(|(count, _)| *count > 0).unwrap_or(3);
+    let mut text = String::new();
+    for (count, unit) in parts.iter().skip(first).take(2).filter(|(count, _)| *count > 0) {
+        let space = if text.is_empty() { "" } else { " " };
+        let _ = write!(text, "{space}{count} {unit}");
+    }
+    if text.is_empty() { "0 s".to_owned() } else { text }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn busy() -> Status {
+        Status {
+            host: "preserve-1".to_owned(),
+            state_dir: "/var/lib/keepwatch".to_owned(),
+            service: Some(Service {
+                pid: 812,
+                version: "0.1.0".to_owned(),
+                since: "2026-11-17T08:00:00Z".to_owned(),
+                uptime_s: 3 * 86_400 + 2 * 3600 + 59,
+                capabilities: vec!["CAP_SYS_ADMIN".to_owned(), "CAP_LEASE".to_owned()],
+            }),
+            roots: vec![
+                Root {
+                    name: "records".to_owned(),
+                    path: "/srv/records".to_owned(),
+                    state: RootState::Watching,
+                    method: "inotify+poll".to_owned(),
+                    blind_to: vec!["which process made a change".to_owned()],
+                    files: 1_204_113,
+                    dirs: 18_220,
+                    bytes: 41_200_000_000_000,
+                    open_gaps: 1,
+                    open_long: 2,
+                },
+                Root {
+                    name: "scans".to_owned(),
+                    path: "/mnt/sc\u{1b}ans".to_owned(),
+                    state: RootState::Absent,
+                    method: String::new(),
+                    blind_to: Vec::new(),
+                    files: 12,
+                    dirs: 3,
+                    bytes: 4096,
+                    open_gaps: 0,
+                    open_long: 0,
+                },
+            ],
+            journal: Journal {
+                id: "01939d2c-0000-7000-8000-000000000000".to_owned(),
+                seq: 48_211_903,
+                hash: "9f2c".repeat(16),
+                bytes: 12_884_901_888,
+                pending: 17,
+            },
+            followers: vec![
+                Follower { name: "inventory".to_owned(), seq: 48_211_903, lag_records: 0, lag_s: 0, stopped: None },
+                Follower { name: "index".to_owned(), seq: 48_200_000, lag_records: 11_903, lag_s: 95, stopped: None },
+                Follower {
+                    name: "audit".to_owned(),
+                    seq: 5,
+                    lag_records: 48_211_898,
+                    lag_s: 9,
+                    stopped: Some("forked".to_owned()),
+                },
+            ],
+            problems: vec![Problem {
+                since: "2026-11-20T10:00:00Z".to_owned(),
+                root: Some("scans".to_owned()),
+                message: "its file system is not there".to_owned(),
+            }],
+            needs: vec!["mount the disk of `scans`, or accept the new one: keepwatch root accept scans".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_busy_service_is_laid_out_for_people() {
+        insta::assert_snapshot!(busy().to_string());
+    }
+
+    #[test]
+    fn without_a_service_the_inventory_speaks() {
+        let status = Status { service: None, ..busy() };
+        assert!(status.to_string().starts_with("preserve-1: not running;"), "{status}");
+    }
+
+    #[test]
+    fn the_answer_reads_back_and_a_stranger_is_an_error() {
+        let answer = serde_json::to_value(busy()).unwrap();
+        assert_eq!(Status::from_answer(answer).unwrap(), busy());
+        assert!(Status::from_answer(serde_json::json!({"roots": 1})).is_err());
+    }
+
+    #[test]
+    fn what_is_ill_is_a_finding() {
+        let healthy = || Status { problems: vec![], needs: vec![], roots: vec![], followers: vec![], ..busy() };
+        assert!(!healthy().has_findings());
+        assert!(Status { roots: vec![busy().roots[1].clone()], ..healthy() }.has_findings());
+        assert!(Status { followers: vec![busy().followers[2].clone()], ..healthy() }.has_findings());
+        assert!(!Status { followers: vec![busy().followers[1].clone()], ..healthy() }.has_findings());
+    }
+}
