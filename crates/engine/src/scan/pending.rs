@@ -180,8 +180,7 @@ impl<'a, T> Pending<'a, T> {
             Dir::Half(reading) => (Arc::clone(&reading.node), None, Some(reading)),
         };
         let count = descend.tokens.len();
-        let batch =
-            Batch { dir: node, held, names: descend.names, start: 0, tokens: descend.tokens.into_iter() };
+        let batch = Batch { dir: node, held, names: descend.names, start: 0, tokens: descend.tokens.into_iter() };
         let mut stack = self.lock();
         let count = count + usize::from(rest.is_some());
         stack.waiting.extend(rest.map(|reading| Waiting::One(Job::Resume(reading))));
@@ -250,5 +249,20 @@ impl<T> Drop for Claim<'_, '_, T> {
         } else if stack.busy == 0 && stack.waiting.is_empty() {
             self.pending.more.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_of_nodes_of_any_depth_gives_its_path_and_goes() {
+        let mut node = Arc::new(Node { parent: None, name: (*b"start").into(), depth: 0 });
+        for depth in 1..=1_000_000 {
+            node = Arc::new(Node { parent: Some(node), name: (*b"n").into(), depth });
+        }
+        assert_eq!(node.path().as_bytes().len(), b"start".len() + 2_000_000);
+        assert!(node.path().as_bytes().starts_with(b"start/n/n/"));
     }
 }
