@@ -104,6 +104,10 @@ struct Batch<T> {
 }
 
 impl<T> Batch<T> {
+    fn new(dir: Arc<Node>, held: Option<Arc<Held>>, descend: Descend<T>) -> Self {
+        Batch { dir, held, names: descend.names, start: 0, tokens: descend.tokens.into_iter() }
+    }
+
     fn next(&mut self) -> Option<Visit<T>> {
         let (len, token) = self.tokens.next()?;
         let name = self.names[self.start..][..usize::from(len)].into();
@@ -170,23 +174,27 @@ impl<'a, T> Pending<'a, T> {
         }
     }
 
-    /// Puts the sub-directories of a directory on the stack, and below them what is left of itself.
-    pub(super) fn push(&self, dir: Dir<T>, descend: Descend<T>) {
-        if descend.tokens.is_empty() && matches!(dir, Dir::Done(..)) {
-            return;
+    /// Puts the sub-directories of a directory that was read on the stack.
+    pub(super) fn push(&self, dir: Arc<Node>, fd: OwnedFd, descend: Descend<T>) {
+        if descend.len() > 0 {
+            let held = self.hold(fd);
+            self.put(None, Batch::new(dir, held, descend));
         }
-        let (node, held, rest) = match dir {
-            Dir::Done(node, fd) => (node, self.hold(fd), None),
-            Dir::Half(reading) => (Arc::clone(&reading.node), None, Some(reading)),
-        };
-        let count = descend.tokens.len();
-        let batch = Batch { dir: node, held, names: descend.names, start: 0, tokens: descend.tokens.into_iter() };
+    }
+
+    /// Puts the sub-directories found so far on the stack, and below them what is left of their directory.
+    pub(super) fn push_half(&self, reading: Reading<T>, descend: Descend<T>) {
+        let batch = Batch::new(Arc::clone(&reading.node), None, descend);
+        self.put(Some(Waiting::One(Job::Resume(reading))), batch);
+    }
+
+    fn put(&self, below: Option<Waiting<T>>, batch: Batch<T>) {
         let mut stack = self.lock();
-        let count = count + usize::from(rest.is_some());
-        stack.waiting.extend(rest.map(|reading| Waiting::One(Job::Resume(reading))));
-        stack.waiting.push(Waiting::Batch(batch));
         // This thread takes one of them itself.
-        for _ in 0..stack.idle.min(count.saturating_sub(1)) {
+        let for_others = batch.tokens.len() + usize::from(below.is_some()) - 1;
+        stack.waiting.extend(below);
+        stack.waiting.push(Waiting::Batch(batch));
+        for _ in 0..stack.idle.min(for_others) {
             self.more.notify_one();
         }
     }
@@ -227,14 +235,6 @@ impl<T> Stack<T> {
     }
 }
 
-/// The directory whose sub-directories are pushed.
-pub(super) enum Dir<T> {
-    /// All of it was read.
-    Done(Arc<Node>, OwnedFd),
-    /// There is more to read.
-    Half(Reading<T>),
-}
-
 /// That a thread is at work. Its end tells the others, also if the visitor panics.
 pub(super) struct Claim<'p, 'a, T> {
     pending: &'p Pending<'a, T>,
@@ -273,7 +273,7 @@ mod tests {
                 let (job, _claim) = pending.claim().expect("the start");
                 let Job::Visit(visit) = job else { panic!("the start is a visit") };
                 let descend = Descend { names: b"ab".to_vec(), tokens: vec![(1, ()), (1, ())] };
-                pending.push(Dir::Done(visit.node, std::fs::File::open("/").expect("/").into()), descend);
+                pending.push(visit.node, std::fs::File::open("/").expect("/").into(), descend);
                 assert_eq!(pending.held.load(Ordering::Relaxed), 1);
                 panic!("by intent");
             });

@@ -7,7 +7,7 @@ use keepwatch_journal::RelPath;
 use super::chunk::Entries;
 use super::listing::{Listing, Stop};
 use super::look::{open_dir, open_dir_beneath, stat_of};
-use super::pending::{Dir, Job, Pending, Reading, Visit};
+use super::pending::{Job, Pending, Reading, Visit};
 use super::visit::{Descend, OpenDir, Outcome, Step, Visitor};
 use super::{Options, Summary};
 
@@ -89,7 +89,7 @@ impl<'w, 'a, V: Visitor> Worker<'w, 'a, V> {
             descend: &mut descend,
         };
         let outcome = match listing.read(self.buffer.spare_capacity_mut()) {
-            Stop::Paused => return self.pending.push(Dir::Half(reading), descend),
+            Stop::Paused => return self.pending.push_half(reading, descend),
             Stop::Ended(outcome) => outcome,
         };
         match outcome {
@@ -100,6 +100,6 @@ impl<'w, 'a, V: Visitor> Worker<'w, 'a, V> {
         let Reading { node, fd, stat, token, .. } = reading;
         let dir = OpenDir { fd: fd.as_fd(), path, stat, depth: node.depth };
         self.visitor.leave(&dir, token, outcome);
-        self.pending.push(Dir::Done(node, fd), descend);
+        self.pending.push(node, fd, descend);
     }
 }
