@@ -74,7 +74,8 @@ pub struct Change {
     pub merged: bool,
     /// A `delete` of a directory that left the root with all it held (moved out, or gone unwitnessed).
     pub subtree: bool,
-    /// A `move` that exchanged two names: what stood at `path` now stands at `old_path`.
+    /// One of the two `move`s of an exchange of names: what stands at `path` did not go, the record after or before
+    /// this one moves it to `old_path`.
     pub exchange: bool,
 }
 

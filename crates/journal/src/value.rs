@@ -139,6 +139,14 @@ impl fmt::Display for RootName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct JournalId(pub uuid::Uuid);
 
+impl JournalId {
+    /// A new one, unlike any other.
+    #[must_use]
+    pub fn random() -> Self {
+        JournalId(uuid::Uuid::now_v7())
+    }
+}
+
 impl fmt::Display for JournalId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -178,6 +178,12 @@ impl Writer {
         self.head
     }
 
+    /// The number of the file that is written to: it grows with each new file.
+    #[must_use]
+    pub fn file_number(&self) -> u64 {
+        self.number
+    }
+
     /// The journal's end, to be shared with followers in this process.
     #[must_use]
     pub fn tail(&self) -> Arc<Tail> {

@@ -6,7 +6,7 @@
 //! disposable: made new at each start, never synced, and filled again by the scan.
 
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use keepwatch_journal::RelPath;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -37,10 +37,10 @@ struct Entry {
     key: DirKey,
     /// `None` for a root's top directory.
     parent: Option<DirNo>,
-    name: Rc<[u8]>,
+    name: Arc<[u8]>,
     root: Option<RootNo>,
     /// Path and root as of a generation.
-    path: Option<(u64, RootNo, Rc<RelPath>)>,
+    path: Option<(u64, RootNo, Arc<RelPath>)>,
 }
 
 /// Where a directory is.
@@ -51,7 +51,7 @@ pub struct At {
     /// In which root.
     pub root: RootNo,
     /// Its path there.
-    pub path: Rc<RelPath>,
+    pub path: Arc<RelPath>,
 }
 
 /// What is known of a key.
@@ -222,8 +222,8 @@ impl Dirs {
     ///
     /// # Errors
     /// If the table fails.
-    pub fn parent(&mut self, no: DirNo) -> Result<Option<(DirNo, Rc<[u8]>)>> {
-        Ok(self.entry(no)?.and_then(|entry| Some((entry.parent?, Rc::clone(&entry.name)))))
+    pub fn parent(&mut self, no: DirNo) -> Result<Option<(DirNo, Arc<[u8]>)>> {
+        Ok(self.entry(no)?.and_then(|entry| Some((entry.parent?, Arc::clone(&entry.name)))))
     }
 
     /// Where the directory with this number is; `None` if its chain does not end in a root.
@@ -232,28 +232,28 @@ impl Dirs {
     /// If the table fails.
     pub fn at(&mut self, no: DirNo) -> Result<Option<At>> {
         let generation = self.generation;
-        let mut names: Vec<(DirNo, Rc<[u8]>)> = Vec::new();
+        let mut names: Vec<(DirNo, Arc<[u8]>)> = Vec::new();
         let mut here = no;
         let (root, mut path) = loop {
             let Some(entry) = self.entry(here)? else { return Ok(None) };
             if let Some((of, root, path)) = &entry.path
                 && *of == generation
             {
-                break (*root, Rc::clone(path));
+                break (*root, Arc::clone(path));
             }
             match (entry.parent, entry.root) {
-                (None, Some(root)) => break (root, Rc::new(RelPath::ROOT)),
+                (None, Some(root)) => break (root, Arc::new(RelPath::ROOT)),
                 (Some(parent), _) if names.len() < DEPTH_MAX => {
-                    names.push((here, Rc::clone(&entry.name)));
+                    names.push((here, Arc::clone(&entry.name)));
                     here = parent;
                 }
                 _ => return Ok(None),
             }
         };
         for (below, name) in names.into_iter().rev() {
-            path = Rc::new(path.join(&name));
+            path = Arc::new(path.join(&name));
             if let Some(entry) = self.entries.get(&below) {
-                entry.path = Some((generation, root, Rc::clone(&path)));
+                entry.path = Some((generation, root, Arc::clone(&path)));
             }
         }
         Ok(Some(At { no, root, path }))

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use keepwatch_journal::RelPath;
 use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, readlink, statat};
 use rustix::io::Errno;
 
@@ -183,6 +182,9 @@ impl Tree for FsTree {
             Opened::Unavailable => return Look::Unavailable,
         }
         let Some(fd) = self.last() else { return Look::Unavailable };
+        if name.contains(&0) {
+            return Look::Gone;
+        }
         match scan::look(fd, name) {
             Ok(Some(facts)) if name.is_empty() && facts.nlink == 0 => Look::Gone,
             Ok(Some(facts)) => Look::There(facts),

@@ -8,7 +8,7 @@ use keepwatch_journal::{Body, RelPath, RootName, Seq, Writer};
 use crate::clock::Clock;
 use crate::daemon::ledger::{Knowledge, Known, Ledger, NotDurable};
 use crate::daemon::progress::Progress;
-use crate::inventory::View;
+use crate::inventory::{ROOTS_DIR, View};
 
 /// How long the inventory may take to catch up before its answer is given up for now.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(30);
@@ -81,11 +81,17 @@ impl Ledger for Journaled {
 
     fn child(&mut self, root: &RootName, dir: &RelPath, name: &[u8]) -> Knowledge {
         // The inventory that cannot be read says nothing; the follower tells why.
-        let found = self.view.dir_by_path(root, dir).and_then(|id| match id {
-            Some(id) if name.is_empty() => self.view.dir(id),
-            Some(id) => self.view.child(id, name),
-            None => Ok(None),
-        });
+        let found = match (name, dir.split()) {
+            (b"", None) => self.view.child(ROOTS_DIR, root.as_str().as_bytes()),
+            (b"", Some((above, name))) => match RelPath::new(above) {
+                Ok(above) => return self.child(root, &above, name),
+                Err(_) => Ok(None),
+            },
+            (name, _) => self.view.dir_by_path(root, dir).and_then(|id| match id {
+                Some(id) => self.view.child(id, name),
+                None => Ok(None),
+            }),
+        };
         match found {
             Ok(Some(found)) => Knowledge::Yes(known(found)),
             Ok(None) => Knowledge::No,
@@ -94,11 +100,11 @@ impl Ledger for Journaled {
     }
 
     fn by_inode(&mut self, root: &RootName, inode: u64) -> Vec<(RelPath, Known)> {
-        self.view
-            .by_inode(root, inode)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(place, found)| (place, known(found)))
-            .collect()
+        let found = self.view.by_inode(root, inode).unwrap_or_default();
+        let place = |dir, name: &[u8]| match self.view.dir_path(dir) {
+            Ok(Some((_, dir))) if !name.is_empty() => Some(dir.join(name)),
+            _ => None,
+        };
+        found.into_iter().filter_map(|((dir, name), found)| Some((place(dir, &name)?, known(found)))).collect()
     }
 }

@@ -133,9 +133,9 @@ fn scan(
     }
     let view = open_view()?;
     let start = view.dir_by_path(&job.name, &job.at)?;
-    let first = view.dir_by_path(&job.name, &RelPath::ROOT)?.is_none_or(|dir| {
-        view.children_after(dir, b"", 1).is_ok_and(|children| children.is_empty())
-    });
+    let first = view
+        .dir_by_path(&job.name, &RelPath::ROOT)?
+        .is_none_or(|dir| view.children_after(dir, b"", 1).is_ok_and(|children| children.is_empty()));
     let parent = parent_of(top.as_fd(), &job.at).map_err(failed)?;
     let comparer = Comparer {
         job,

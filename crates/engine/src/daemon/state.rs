@@ -208,11 +208,10 @@ fn handle_of(at: &Path) -> Result<String> {
 fn write_identity(at: &Path, host: &str, machine_id: Option<&str>) -> Result<Identity> {
     let io = |doing| move |source| StateError::Io { doing, path: at.to_owned(), source };
     let _ = fs::remove_file(at);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(at).map_err(io("make"))?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(at).map_err(io("make"))?;
     let identity = Identity {
         host: host.to_owned(),
-        host_id: keepwatch_journal::JournalId::new().to_string(),
+        host_id: keepwatch_journal::JournalId::random().to_string(),
         machine_id: machine_id.map(str::to_owned),
         handle: handle_of(at)?,
     };

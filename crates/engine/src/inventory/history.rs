@@ -15,8 +15,8 @@ pub(super) const MOMENT_EVERY: u64 = 1_024;
 const INSERT_CHANGE: &str = concat!(
     "INSERT INTO changes (seq, at_ns, op, root_id, file_id, dir_id, name, old_root_id, old_dir_id, old_name, ",
     fact_columns!(),
-    ", via, by_pid, by_uid, by_exe, merged, subtree, extra) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,\
-     ?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28)"
+    ", via, by_pid, by_uid, by_exe, merged, subtree, exchange, extra) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,\
+     ?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29)"
 );
 
 /// A name in a directory that was live when the record came. Where the directory was not known: the root and the whole path.
@@ -74,7 +74,8 @@ impl<'c> History<'c> {
         row.raw_bind_parameter(25, by.and_then(|by| by.exe.as_deref()))?;
         row.raw_bind_parameter(26, change.merged)?;
         row.raw_bind_parameter(27, change.subtree)?;
-        row.raw_bind_parameter(28, acts::extra_text(extra))?;
+        row.raw_bind_parameter(28, change.exchange)?;
+        row.raw_bind_parameter(29, acts::extra_text(extra))?;
         row.raw_execute()?;
         Ok(())
     }

@@ -178,7 +178,7 @@ impl Log<'_> {
         let db = self.db;
         let mut find = db.prepare_cached(
             "SELECT at_ns, op, root_id, dir_id, name, old_root_id, old_dir_id, old_name, via, by_pid, by_uid, by_exe, \
-             merged, subtree, extra, file_id, kind, size, mtime_ns, ctime_ns, dev, inode, mode, uid, gid, nlink, target \
+             merged, subtree, exchange, extra, file_id, kind, size, mtime_ns, ctime_ns, dev, inode, mode, uid, gid, nlink, target \
              FROM changes WHERE seq=?1",
         )?;
         let mut rows = find.query([seq])?;
@@ -186,7 +186,7 @@ impl Log<'_> {
         let now = acts::seq(seq);
         let before = Seq(now.0.saturating_sub(1));
         let dir: i64 = row.get(3)?;
-        let mut about = About { file: row.get(15)?, dirs: vec![(dir, now)] };
+        let mut about = About { file: row.get(16)?, dirs: vec![(dir, now)] };
         let path = self.past.path(dir, row.get_ref(4)?.as_blob()?, now)?;
         let old = match row.get::<_, Option<i64>>(6)? {
             None => None,
@@ -207,9 +207,9 @@ impl Log<'_> {
                 Some(Box::new(By { pid, uid: row.get(10)?, exe: row.get::<_, Option<Vec<u8>>>(11)?.map(Into::into) }))
             }
         };
-        let (merged, subtree) = (row.get(12)?, row.get(13)?);
-        let change = Change { op, root, path, old, facts: read_facts(row, 16)?.1, via, by, merged, subtree };
-        let extra = acts::extra_of(row.get(14)?);
+        let (merged, subtree, exchange) = (row.get(12)?, row.get(13)?, row.get(14)?);
+        let change = Change { op, root, path, old, facts: read_facts(row, 17)?.1, via, by, merged, subtree, exchange };
+        let extra = acts::extra_of(row.get(15)?);
         Ok(Some((Record { seq: now, at: Timestamp(row.get(0)?), body: Body::Change(change), extra }, about)))
     }
 }

@@ -64,7 +64,7 @@ mod tests;
 pub use error::{InventoryError, Result};
 pub use list::{ListQuery, Listed, Listing};
 pub use log::LogQuery;
-pub use row::{DirId, FileId, Known, KnownChild};
+pub use row::{DirId, FileId, Known, KnownChild, ROOTS_DIR};
 pub use schema::{Host, SCHEMA_VERSION};
 pub use view::{Counts, OpenGap, Problem, RootRow, Unsettled, View};
 pub use writer::{Applied, Inventory};

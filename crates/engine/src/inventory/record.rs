@@ -143,7 +143,12 @@ impl Tree<'_> {
         // Before the source is looked for: a file at the new parent's path ends here, and it may be the source.
         let dir = self.dir_or_make(root, parent, stamp)?;
         let spot = Spot { root, dir, name, path: &change.path };
-        let Some((from, mut known)) = self.source(old.0, from, facts)? else {
+        let parked = if change.exchange { self.parked(old.0, from)? } else { None };
+        let source = match parked {
+            Some(parked) => Some(parked),
+            None => self.source(old.0, from, facts)?,
+        };
+        let Some((from, mut known)) = source else {
             return self.observed(spot, facts, stamp);
         };
         if from.dir == dir && from.name == name {
@@ -160,7 +165,11 @@ impl Tree<'_> {
                 self.end(from.dir, &from.name, &known, stamp.seq)?;
                 return self.observed(spot, facts, stamp);
             }
-            self.end(dir, name, &victim, stamp.seq)?;
+            if change.exchange && !holds_source {
+                self.park(root, dir, name, victim, stamp)?;
+            } else {
+                self.end(dir, name, &victim, stamp.seq)?;
+            }
             if holds_source {
                 // It ended with the directory it was in: only what was missed before can lead here.
                 return self.observed(spot, facts, stamp);
@@ -179,6 +188,29 @@ impl Tree<'_> {
             Some(facts) => self.refreshed(spot, known, facts, stamp),
             None => Ok(known.file_id),
         }
+    }
+
+    /// Sets aside what stands at the new name of the first half of an exchange, under a name that no file can have,
+    /// until the second half, which follows at once, takes it to its place.
+    fn park(&mut self, root: i64, dir: i64, name: &[u8], mut known: Known, stamp: Stamp) -> Result<(), Fault> {
+        let to = Place { dir, name: parking(name) };
+        self.lift(dir, name, &known, stamp.seq)?;
+        known.from_seq = stamp.seq;
+        self.insert_name(dir, &to.name, &known)?;
+        if known.kind == Some(FileType::Dir)
+            && let Some(row) = self.dir_row(known.file_id.0)?
+        {
+            let path = [&row.path[..row.path.len() - name.len()], &to.name].concat();
+            self.move_dir(&row, root, &to, &path, stamp.seq)?;
+        }
+        Ok(())
+    }
+
+    /// What the first half of an exchange set aside at this place.
+    fn parked(&mut self, root: i64, from: (&[u8], &[u8])) -> Result<Option<(Place, Known)>, Fault> {
+        let Some(dir) = self.dir(root, from.0)? else { return Ok(None) };
+        let name = parking(from.1);
+        Ok(self.find(dir, &name)?.map(|known| (Place { dir, name }, known)))
     }
 
     /// What a move moved: the object at the old name if it fits the facts, else the one that has their inode.
@@ -225,6 +257,11 @@ impl Tree<'_> {
         }
         Ok(Some(id))
     }
+}
+
+/// A name that no file can have.
+fn parking(name: &[u8]) -> Vec<u8> {
+    [b"\0", name].concat()
 }
 
 /// Whether what is known under a name can be the object that was found there: same kind and inode, as far as they were read.

@@ -15,6 +15,8 @@ pub struct DirId(pub i64);
 
 /// The directory that holds the roots, each by its name.
 pub(super) const ROOTS: i64 = 0;
+/// The same, to be asked for.
+pub const ROOTS_DIR: DirId = DirId(ROOTS);
 
 /// What the inventory knows of an object under one of its names.
 #[derive(Clone, Debug, PartialEq, Eq)]

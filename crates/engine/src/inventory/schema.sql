@@ -108,6 +108,7 @@ CREATE TABLE changes (
   by_exe      BLOB,
   merged      INTEGER NOT NULL,
   subtree     INTEGER NOT NULL,
+  exchange    INTEGER NOT NULL,
   extra       TEXT
 ) STRICT;
 CREATE INDEX changes_file ON changes (file_id, seq) WHERE file_id <> seq;

@@ -52,5 +52,5 @@ SELECT c.seq,
        c.uid || ':' || c.gid AS owner,
        CASE c.via WHEN 1 THEN 'fanotify' WHEN 2 THEN 'inotify' WHEN 3 THEN 'poll' WHEN 4 THEN 'scan' END AS via,
        c.by_pid, c.by_uid, CAST(c.by_exe AS TEXT) AS by_exe,
-       c.merged, c.subtree, c.file_id
+       c.merged, c.subtree, c.exchange, c.file_id
   FROM changes c JOIN roots r ON r.root_id = c.root_id;

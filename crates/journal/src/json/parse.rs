@@ -202,7 +202,7 @@ impl FactSlots<'_> {
 fn read_change<'de, M: MapAccess<'de>>(op: Op, map: &mut M, extra: &mut Extra) -> Result<Change, M::Error> {
     let (mut root_name, mut old_root, mut via) = (None, None, None);
     let (mut path, mut old_path) = (Bytes::default(), Bytes::default());
-    let (mut by, mut merged, mut subtree) = (None, None, None);
+    let (mut by, mut merged, mut subtree, mut exchange) = (None, None, None, None);
     let mut facts = FactSlots::default();
     while let Some(key) = map.next_key::<Text<'de>>()? {
         match &*key.0 {
@@ -228,6 +228,7 @@ fn read_change<'de, M: MapAccess<'de>>(op: Op, map: &mut M, extra: &mut Extra) -
             "by" => fill(map, &mut by, "by")?,
             "merged" => fill(map, &mut merged, "merged")?,
             "subtree" => fill(map, &mut subtree, "subtree")?,
+            "exchange" => fill(map, &mut exchange, "exchange")?,
             _ => keep(map, extra, key)?,
         }
     }
@@ -246,6 +247,7 @@ fn read_change<'de, M: MapAccess<'de>>(op: Op, map: &mut M, extra: &mut Extra) -
         by: by.map(|SomeBy(by)| Box::new(by)),
         merged: merged.unwrap_or(false),
         subtree: subtree.unwrap_or(false),
+        exchange: exchange.unwrap_or(false),
     })
 }
 

@@ -56,6 +56,9 @@ fn push_change(out: &mut Vec<u8>, change: &Change) {
     if change.subtree {
         out.extend_from_slice(b",\"subtree\":true");
     }
+    if change.exchange {
+        out.extend_from_slice(b",\"exchange\":true");
+    }
 }
 
 const NO_FACTS: &str = ",\"type\":null,\"size\":null,\"mtime_ns\":null,\"ctime_ns\":null,\"dev\":null,\"inode\":null,\

@@ -1,12 +1,12 @@
 //! Names to be looked at again: what the inventory knows against what is there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keepwatch_journal::{Facts, FileType, Op, RelPath, Via};
 
-use crate::daemon::compare::{Differs, differs, same_object};
 use super::events::{DOUBT_WAIT, NEW_WAIT};
 use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
+use crate::daemon::compare::{Differs, differs, same_object};
 use crate::daemon::dirs::{At, DirNo, Place};
 use crate::daemon::ledger::{Knowledge, Known, Ledger};
 use crate::daemon::tree::{Located, Look, Tree};
@@ -15,6 +15,8 @@ use crate::daemon::tree::{Located, Look, Tree};
 const DOUBTS_AT_ONCE: usize = 2_000;
 /// Absences of a scan that are kept until its end, so that what moved is found in its new place first.
 pub(super) const ABSENCES_MAX: usize = 200_000;
+/// Rounds of doubts that a flush resolves: more would be a tree that never rests.
+const FLUSH_ROUNDS: usize = 64;
 /// When the inventory cannot be asked, again after this time.
 const NO_INVENTORY_WAIT: Duration = Duration::from_secs(1);
 
@@ -22,13 +24,30 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Resolves doubts that are due.
     pub fn resolve_doubts(&mut self) -> Result<()> {
         let now = self.clock.instant();
+        let due = self.due_doubts(now);
+        self.resolve_all(due)
+    }
+
+    /// Resolves doubts that are due until then, new ones included unless the inventory cannot be asked.
+    pub(super) fn resolve_doubts_until(&mut self, until: Instant) -> Result<()> {
+        for _ in 0..FLUSH_ROUNDS {
+            let due = self.due_doubts(until);
+            if due.is_empty() {
+                break;
+            }
+            self.resolve_all(due)?;
+        }
+        Ok(())
+    }
+
+    fn due_doubts(&mut self, now: Instant) -> Vec<(Spot, Origin)> {
         let mut due = Vec::new();
         while due.len() < DOUBTS_AT_ONCE
             && let Some(doubt) = self.doubts.pop(now)
         {
             due.push(doubt);
         }
-        self.resolve_all(due)
+        due
     }
 
     /// Resolves the absences that a scan met, now that all that it found present is journaled.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use keepwatch_journal::{Facts, Op, Via};
 
-use crate::daemon::compare::differs;
 use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
+use crate::daemon::compare::differs;
 use crate::daemon::dirs::{At, DirNo};
 use crate::daemon::ledger::Ledger;
 use crate::daemon::rules::locked_by;
@@ -390,7 +390,15 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let more = More { old: Some(self.old_place(from, &old.name, into)), exchange, settled, ..More::default() };
         let file = facts.as_ref().filter(|facts| is_file(facts)).map(|facts| (facts.dev, facts.inode));
         let origin_again = Origin::scan(origin.via).merged();
-        self.tell(Op::Move, into, to_name, facts, origin, more);
+        self.tell(Op::Move, into, to_name, facts, origin.clone(), more);
+        if exchange {
+            let facts = match self.look(from, &old.name)? {
+                Look::There(facts) => Some(facts),
+                Look::Gone | Look::Unavailable => None,
+            };
+            let more = More { old: Some(self.old_place(into, to_name, from)), exchange, ..More::default() };
+            self.tell(Op::Move, from, &old.name, facts, origin, more);
+        }
         let via = self.root(from.root).via;
         self.refresh_soon(from.no, via);
         self.touch_again(from);

@@ -2,8 +2,8 @@
 
 use keepwatch_journal::{Facts, FileType, Seq, Via};
 
-use crate::daemon::compare::{Differs, differs};
 use super::{More, Origin, Result, Sequencer, Spot, is_dir};
+use crate::daemon::compare::{Differs, differs};
 use crate::daemon::dirs::{At, Place, RootNo};
 use crate::daemon::ledger::Ledger;
 use crate::daemon::tree::{Look, Tree};

@@ -1,12 +1,12 @@
 //! What is done when its time has come: files that settle, directories whose own facts changed, writes to open files.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use keepwatch_journal::Evidence;
+use keepwatch_journal::{Evidence, Via};
 
-use crate::daemon::compare::differs;
 use super::{More, ObjectNo, Origin, Result, Sequencer, Spot, is_dir, is_file};
-use crate::daemon::dirs::{At, DirNo};
+use crate::daemon::compare::differs;
+use crate::daemon::dirs::{At, DirNo, RootNo};
 use crate::daemon::ledger::{Knowledge, Ledger};
 use crate::daemon::rules::lock_of;
 use crate::daemon::tree::{DirAt, Look, Tree, Writers};
@@ -14,6 +14,8 @@ use crate::watch::settle::{Seen, Shape, Verdict};
 
 /// Appointments kept in one go, so that events are heard in between.
 const AT_ONCE: usize = 2_000;
+/// A flush keeps all appointments of this time to come; none is made further ahead but for settling.
+const FLUSH_AHEAD: Duration = Duration::from_secs(60);
 
 impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Does what is due.
@@ -46,6 +48,40 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     pub fn committed(&mut self) {
         self.renamed.clear();
         self.exchanged.clear();
+    }
+
+    /// Does everything that waits, due or not, but for files that settle.
+    pub fn flush(&mut self) -> Result<()> {
+        let far = self.clock.instant() + FLUSH_AHEAD;
+        while let Some((_, (spot, origin))) = self.writes.pop(far) {
+            self.write_one(&spot, origin, self.clock.instant())?;
+        }
+        self.resolve_doubts_until(far)?;
+        while let Some((dir, via)) = self.refresh.pop(far) {
+            self.refresh_one(dir, Origin::scan(via).merged())?;
+        }
+        Ok(())
+    }
+
+    /// Whether a name is to be looked at again.
+    pub fn has_doubts(&self) -> bool {
+        !self.doubts.is_empty()
+    }
+
+    /// A scan did not come to its end: what it missed proves nothing.
+    pub fn forget_absences(&mut self) {
+        self.absences.clear();
+        self.claimed.clear();
+    }
+
+    /// How changes of a root are told from now on.
+    pub fn set_method(&mut self, root: RootNo, via: Via, shared: bool) {
+        let root = &mut self.roots[usize::from(root.0)];
+        root.via = via;
+        root.shared = shared;
+        if shared {
+            root.patience.settle_closed = root.patience.settle;
+        }
     }
 
     /// Records were lost because the journal could not be written: nothing that is remembered of them counts.
@@ -90,7 +126,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 }
             }
             Look::There(_) => {
-                self.settle.closed(object, spot.clone(), now, std::time::Duration::ZERO);
+                self.settle.closed(object, spot.clone(), now, Duration::ZERO);
                 self.settle.again(object, now);
             }
             Look::Gone | Look::Unavailable => {}

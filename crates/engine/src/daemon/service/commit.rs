@@ -108,10 +108,11 @@ impl Service {
         }
         self.compressed_up_to = number;
         let (disk, dir) = (std::sync::Arc::clone(&self.disk), self.journal_dir.clone());
+        let head = self.sequencer.ledger.writer().head();
         self.compressor = std::thread::Builder::new()
             .name("compress".to_owned())
             .spawn(move || {
-                if let Err(error) = keepwatch_journal::compress_closed(&*disk, &dir) {
+                if let Err(error) = keepwatch_journal::compress_closed(&*disk, &dir, head) {
                     tracing::warn!(error = %error, "closed journal files stay uncompressed for now");
                 }
             })

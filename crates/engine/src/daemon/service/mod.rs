@@ -4,6 +4,7 @@
 
 mod command;
 mod commit;
+mod overlap;
 mod presence;
 mod report;
 mod root;
@@ -18,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
-use keepwatch_journal::{GapReason, Seq, Timestamp};
+use keepwatch_journal::{Disk, GapReason, Seq, Timestamp};
 
 use crate::clock::Clock;
 use crate::daemon::dirs::DirsError;
@@ -30,6 +31,8 @@ use crate::daemon::scanner::Message;
 use crate::daemon::sequencer::Sequencer;
 use crate::daemon::settings::Settings;
 use crate::daemon::state::StateDir;
+use crate::daemon::tree::Tree;
+use crate::watch::feed::Batch;
 use crate::watch::mounts::MountWatch;
 use crate::watch::{Loss, Notice};
 
@@ -84,7 +87,10 @@ struct Service {
     first_gap: GapReason,
     follower: Option<JoinHandle<()>>,
     compressor: Option<JoinHandle<()>>,
+    compressed_up_to: u64,
     journal_dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    ready: Option<Sender<()>>,
 }
 
 /// Somebody who waits for scans to be over.
@@ -105,7 +111,7 @@ pub enum ServiceError {
     Unwritten(String),
 }
 
-type Result<T> = std::result::Result<T, ServiceError>;
+type Result<T, E = ServiceError> = std::result::Result<T, E>;
 
 /// What the main loop woke up for.
 enum Woken {
@@ -119,7 +125,11 @@ enum Woken {
 
 impl Service {
     fn run(mut self) -> Result<()> {
+        self.tell_dropped_roots();
         self.check_roots()?;
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(());
+        }
         loop {
             self.scan_next()?;
             let woken = self.wait();
@@ -187,11 +197,11 @@ impl Service {
         let (no_fanotify, no_inotify) = (never(), never());
         let fanotify = fanotify.unwrap_or(&no_fanotify);
         let inotify = inotify.unwrap_or(&no_inotify);
-        let mut operation = |timeout: Option<Duration>| {
+        let operation = |timeout: Option<Duration>| {
             let timer = timeout.map_or_else(never, crossbeam_channel::after);
             select! {
-                recv(fanotify) -> batch => batch.map_or(Woken::Time, |batch| Woken::Events(batch.open())),
-                recv(inotify) -> batch => batch.map_or(Woken::Time, |batch| Woken::Inotify(batch.open())),
+                recv(fanotify) -> batch => Woken::Events(batch.map_or_else(|_| vec![Sources::closed()], Batch::open)),
+                recv(inotify) -> batch => Woken::Inotify(batch.map_or_else(|_| vec![Sources::closed()], Batch::open)),
                 recv(found) -> message => message.map_or(Woken::Time, Woken::Found),
                 recv(self.commands) -> command => Woken::Command(command.unwrap_or(Command::Stop)),
                 recv(mounts) -> _ => Woken::Mounts,

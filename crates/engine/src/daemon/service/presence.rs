@@ -59,6 +59,14 @@ impl Service {
         choose(&root.settings, top)
     }
 
+    /// A root that was found empty though files are known in it is absent until something is in it, or a person
+    /// accepts it.
+    pub(super) fn check_hollow(&mut self, index: usize) -> Result<()> {
+        let root = &mut self.roots[index];
+        root.presence = Presence::Absent { why: String::new(), since: self.clock.now() };
+        self.check_root(index)
+    }
+
     fn accepted_identity(&self, index: usize) -> Option<String> {
         let name = &self.roots[index].settings.name;
         if let Some(identity) = &self.roots[index].identity {
@@ -113,12 +121,8 @@ impl Service {
                 && root.identity.as_deref() == Some(identity.as_str())
         });
         if !same || accepted {
-            let config = Config {
-                root: settings.name.clone(),
-                dir: Some(dir.into()),
-                identity: Some(identity),
-                accepted,
-            };
+            let config =
+                Config { root: settings.name.clone(), dir: Some(dir.into()), identity: Some(identity), accepted };
             self.sequencer.ledger.append(Body::Config(config));
         }
     }
@@ -128,7 +132,7 @@ impl Service {
             return Ok(());
         }
         match present.choice.method {
-            Method::Fanotify => self.sources.mark(top.fd.as_fd(), self.state.path()),
+            Method::Fanotify => self.sources.mark(top.fd.as_fd()),
             Method::Inotify => self.sources.start_inotify(),
             Method::Poll => Ok(()),
         }
@@ -169,9 +173,8 @@ impl Service {
         if root.gap.is_some() {
             return;
         }
-        let since = if matches!(reason, GapReason::Restart | GapReason::Torn) { self.last_at } else { None };
-        let gap =
-            Gap { root: Some(root.settings.name.clone()), path: RelPath::ROOT, reason, since, note };
+        let since = if matches!(reason, GapReason::Restart | GapReason::Torn) { self.sure_until() } else { None };
+        let gap = Gap { root: Some(root.settings.name.clone()), path: RelPath::ROOT, reason, since, note };
         let seq = self.sequencer.ledger.append(Body::Gap(gap));
         self.roots[index].gap = Some(OpenGap { seq, reason });
         self.roots[index].closing = None;
@@ -217,7 +220,7 @@ impl Service {
         let mut note = None;
         if marks
             && self.mode == super::Mode::Serve
-            && let Err(why) = self.sources.mark(fd.as_fd(), self.state.path())
+            && let Err(why) = self.sources.mark(fd.as_fd())
         {
             let why = format!("changes below {} are found by scans only: {why}", path.display());
             tracing::warn!(why);
@@ -225,7 +228,8 @@ impl Service {
         }
         let root = &mut self.roots[index];
         let new = !root.nested.contains_key(path);
-        let nested = root.nested.entry(path.to_owned()).or_insert(Nested { path: rel, present: true, gap: None });
+        let nested =
+            root.nested.entry(path.to_owned()).or_insert(Nested { path: rel, present: true, gap: None, blind: None });
         nested.present = true;
         nested.blind = note;
         let known_gap = nested.gap;

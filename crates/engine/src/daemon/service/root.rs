@@ -33,8 +33,12 @@ pub(super) struct RootRun {
     pub(super) last_scan: Option<LastScan>,
     /// Other file systems mounted below it.
     pub(super) nested: BTreeMap<PathBuf, Nested>,
-    /// Present file systems of its own, to find those that went.
+    /// Its file system and top directory, once it was found.
     pub(super) identity: Option<Identity>,
+    /// Its scan is over; the gap closes when all that came of it is journaled: scanned, found.
+    pub(super) closing: Option<(u64, u64)>,
+    /// It was found empty though files are known in it.
+    pub(super) hollow: bool,
 }
 
 /// Whether the root is there.
@@ -66,6 +70,8 @@ pub(super) struct Nested {
     pub(super) path: RelPath,
     pub(super) present: bool,
     pub(super) gap: Option<Seq>,
+    /// Why its changes are not told of.
+    pub(super) blind: Option<String>,
 }
 
 /// The last full scan.
@@ -98,6 +104,8 @@ impl RootRun {
             last_scan: None,
             nested: BTreeMap::new(),
             identity: None,
+            closing: None,
+            hollow: false,
         }
     }
 
