@@ -4,16 +4,35 @@
 //! `fdatasync` each and closes them with a commit line that carries a SHA-256 over everything before it.
 //! The format is specified in `docs/journal-format.md`.
 
+mod compress;
 pub mod disk;
+mod epoch;
+mod files;
+mod format;
+mod frames;
 mod json;
+mod reader;
 pub mod record;
+mod recovery;
+mod tail;
 pub mod time;
 pub mod value;
+mod verify;
+mod window;
+mod writer;
 
+pub use compress::{CompressError, compress_closed};
 pub use disk::{Disk, DiskError, DiskFile, RealDisk};
+pub use epoch::{SetAside, new_epoch};
+pub use format::FORMAT;
 pub use json::ParseError;
+pub use reader::{ReadError, Reader};
 pub use record::{
     Body, By, Change, Config, Evidence, Extra, Facts, FileType, Gap, GapClosed, GapReason, OldPlace, Op, Record,
     Settled, Via,
 };
+pub use recovery::{OpenError, Recovery, Torn};
+pub use tail::{Batch, Tail};
 pub use value::{ChainHash, Cursor, JournalId, NotACursor, NotRelative, RelPath, RootName, Seq, Timestamp};
+pub use verify::{Finding, FindingKind, Report, VerifyOptions, verify};
+pub use writer::{CommitError, Writer, WriterOptions};

@@ -233,10 +233,14 @@ impl Tree for FsTree {
             Opened::Gone | Opened::Unavailable => return Writers::Unknown,
         }
         let Some(fd) = self.last() else { return Writers::Unknown };
-        match no_writer(fd, name, inode) {
-            Ok(Verdict::NoWriter) => Writers::None,
-            Ok(Verdict::Busy) => Writers::Some,
-            Ok(Verdict::Unsupported) | Err(_) => Writers::Unknown,
+        match no_writer(fd, name) {
+            Ok(lease) if lease.stat.st_ino != inode => Writers::Unknown,
+            Ok(lease) => match lease.verdict {
+                Verdict::NoWriter => Writers::None,
+                Verdict::Busy => Writers::Some,
+                Verdict::Unsupported => Writers::Unknown,
+            },
+            Err(_) => Writers::Unknown,
         }
     }
 

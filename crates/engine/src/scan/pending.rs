@@ -251,3 +251,36 @@ impl<T> Drop for Claim<'_, '_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_of_nodes_of_any_depth_gives_its_path_and_goes() {
+        let mut node = Arc::new(Node { parent: None, name: (*b"start").into(), depth: 0 });
+        for depth in 1..=1_000_000 {
+            node = Arc::new(Node { parent: Some(node), name: (*b"n").into(), depth });
+        }
+        assert_eq!(node.path().as_bytes().len(), b"start".len() + 2_000_000);
+        assert!(node.path().as_bytes().starts_with(b"start/n/n/"));
+    }
+    #[test]
+    fn a_thread_that_panics_leaves_nothing_to_be_done() {
+        let pending = Pending::new(&RelPath::ROOT, (), &Options::default());
+        let working = std::thread::scope(|scope| {
+            let working = scope.spawn(|| {
+                let (job, _claim) = pending.claim().expect("the start");
+                let Job::Visit(visit) = job else { panic!("the start is a visit") };
+                let descend = Descend { names: b"ab".to_vec(), tokens: vec![(1, ()), (1, ())] };
+                pending.push(Dir::Done(visit.node, std::fs::File::open("/").expect("/").into()), descend);
+                assert_eq!(pending.held.load(Ordering::Relaxed), 1);
+                panic!("by intent");
+            });
+            working.join()
+        });
+        assert!(working.is_err());
+        assert!(pending.claim().is_none());
+        assert_eq!(pending.held.load(Ordering::Relaxed), 0, "what waited is closed");
+    }
+}

@@ -6,7 +6,7 @@ use keepwatch_journal::RelPath;
 
 use super::chunk::Entries;
 use super::listing::{Listing, Stop};
-use super::look::{open_dir, open_dir_beneath, stat_at};
+use super::look::{open_dir, open_dir_beneath, stat_of};
 use super::pending::{Dir, Job, Pending, Reading, Visit};
 use super::visit::{Descend, OpenDir, Outcome, Step, Visitor};
 use super::{Options, Summary};
@@ -60,7 +60,7 @@ impl<'w, 'a, V: Visitor> Worker<'w, 'a, V> {
         };
         // It may have been the last to need it.
         drop(parent);
-        match opened.and_then(|fd| stat_at(fd.as_fd(), c"").map(|stat| (fd, stat))) {
+        match opened.and_then(|fd| stat_of(fd.as_fd()).map(|stat| (fd, stat))) {
             Ok((fd, stat)) => {
                 let dir = OpenDir { fd: fd.as_fd(), path: &path, stat, depth: node.depth };
                 if self.visitor.enter(&dir, &mut token) == Step::Read {

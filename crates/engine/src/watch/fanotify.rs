@@ -71,6 +71,12 @@ impl Fanotify {
         Ok(Fanotify { group, granted, _reader: reader })
     }
 
+    /// Whether a mark can be set on the file system of `dir`: sets one, in a group that ends at once.
+    pub(super) fn try_mark(dir: BorrowedFd<'_>) -> Result<(), WatchError> {
+        let (group, _) = init(FanotifyOptions::default())?;
+        mark_filesystem(group.as_fd(), dir)
+    }
+
     /// What the kernel granted of the options.
     #[must_use]
     pub fn granted(&self) -> FanotifyOptions {
@@ -82,8 +88,7 @@ impl Fanotify {
     /// # Errors
     /// [`WatchError::Unsupported`] for a btrfs subvolume, an overlay, FUSE and whatever else has no file handles.
     pub fn mark_filesystem(&self, dir: BorrowedFd<'_>) -> Result<(), WatchError> {
-        let flags = libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM;
-        sys::mark(self.group.as_fd(), flags, MASK, dir).map_err(|source| refusal("mark the file system", source))
+        mark_filesystem(self.group.as_fd(), dir)
     }
 
     /// Reports nothing more of the file system of `dir`. One that is not marked is no error.
@@ -111,6 +116,11 @@ impl Fanotify {
         sys::mark(self.group.as_fd(), flags, MASK | libc::FAN_EVENT_ON_CHILD, dir)
             .map_err(|source| refusal("ignore a directory", source))
     }
+}
+
+fn mark_filesystem(group: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Result<(), WatchError> {
+    let flags = libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM;
+    sys::mark(group, flags, MASK, dir).map_err(|source| refusal("mark the file system", source))
 }
 
 /// Asks for everything, then for less.

@@ -163,3 +163,107 @@ impl FeedReceiver {
         self.state.outstanding.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::watch::{DirKey, Event, Place, What};
+    use proptest::prelude::*;
+
+    fn notices(numbers: std::ops::Range<usize>) -> Vec<Notice> {
+        numbers.map(notice).collect()
+    }
+
+    fn notice(number: usize) -> Notice {
+        let place = Place { dir: DirKey(Box::default()), name: number.to_string().into_bytes().into() };
+        Notice::Event(Event { place, to: None, what: What::CREATE, is_dir: false, object: None, by: None })
+    }
+
+    #[test]
+    fn what_fits_comes_through_in_order() {
+        let (feed, receiver) = feed(10);
+        feed.send(notices(0..6)).unwrap();
+        feed.send(notices(6..10)).unwrap();
+        assert_eq!(receiver.outstanding(), 10);
+        assert_eq!([receiver.recv().unwrap(), receiver.recv().unwrap()].concat(), notices(0..10));
+        assert_eq!(receiver.outstanding(), 0);
+        assert_eq!(receiver.try_recv(), Ok(None));
+        drop(feed);
+        assert_eq!(receiver.try_recv(), Err(Closed));
+    }
+
+    #[test]
+    fn one_loss_stands_where_the_first_was_dropped() {
+        let (feed, receiver) = feed(10);
+        feed.send(notices(0..8)).unwrap();
+        feed.send(notices(8..16)).unwrap();
+        feed.send(notices(16..17)).unwrap();
+        assert_eq!(receiver.recv().unwrap(), notices(0..8));
+        feed.send(notices(17..18)).unwrap();
+        let expected = [notices(8..10), vec![Notice::Lost(Loss::Backlog)]].concat();
+        assert_eq!(receiver.recv().unwrap(), expected);
+        feed.send(notices(18..19)).unwrap();
+        assert_eq!(receiver.recv().unwrap(), notices(18..19));
+        assert_eq!((receiver.outstanding(), receiver.try_recv()), (0, Ok(None)));
+    }
+
+    #[test]
+    fn the_last_word_comes_through_a_full_feed() {
+        let (feed, receiver) = feed(1);
+        feed.send(notices(0..3)).unwrap();
+        feed.fail("broken".to_owned()).unwrap();
+        assert_eq!(receiver.recv().unwrap(), [notice(0), Notice::Lost(Loss::Backlog)]);
+        assert_eq!(receiver.recv().unwrap(), [Notice::Lost(Loss::ReaderDied("broken".to_owned()))]);
+        assert_eq!(receiver.recv(), Err(Closed));
+    }
+
+    #[test]
+    fn a_source_learns_that_nobody_listens() {
+        let (feed, receiver) = feed(1);
+        drop(receiver);
+        assert_eq!(feed.send(notices(0..1)), Err(Closed));
+    }
+
+    proptest! {
+        /// Sends and receives in any order: what comes out is what went in, in order, with a loss exactly where
+        /// something is missing, and never more at once than the cap and that loss.
+        #[test]
+        fn nothing_is_lost_silently(backlog_max in 1usize..8, steps in prop::collection::vec(0usize..6, 0..60)) {
+            let (feed, receiver) = feed(backlog_max);
+            let (mut sent, mut heard) = (0, Vec::new());
+            for step in steps {
+                if step == 0 {
+                    heard.extend(receiver.try_recv().unwrap().unwrap_or_default());
+                } else {
+                    feed.send(notices(sent..sent + step)).unwrap();
+                    sent += step;
+                }
+                prop_assert!(receiver.outstanding() <= backlog_max + 1);
+            }
+            while let Some(more) = receiver.try_recv().unwrap() {
+                heard.extend(more);
+            }
+            feed.send(vec![notice(sent)]).unwrap();
+            heard.extend(receiver.recv().unwrap());
+            let mut expected = 0;
+            let mut was_loss = false;
+            for each in heard {
+                if each == Notice::Lost(Loss::Backlog) {
+                    prop_assert!(!was_loss);
+                    was_loss = true;
+                    continue;
+                }
+                if was_loss {
+                    let next = (expected + 1..=sent).find(|number| notice(*number) == each);
+                    prop_assert!(next.is_some(), "a loss, but nothing is missing");
+                    expected = next.unwrap_or_default();
+                }
+                prop_assert_eq!(each, notice(expected));
+                was_loss = false;
+                expected += 1;
+            }
+            prop_assert_eq!(expected, sent + 1);
+        }
+    }
+}

@@ -7,8 +7,15 @@ pub mod error;
 pub mod fanotify;
 pub mod feed;
 pub mod handle;
+pub mod identity;
+pub mod inotify;
+pub mod lease;
+pub mod magic;
+pub mod mounts;
+pub mod probe;
 mod process;
 mod reader;
+mod rename;
 pub mod settle;
 mod sys;
 #[cfg(test)]

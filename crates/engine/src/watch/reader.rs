@@ -109,3 +109,63 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without words")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::watch::Loss;
+    use crate::watch::feed::{Closed, feed};
+
+    /// A queue that is an eventfd, and does this when there is something to read.
+    struct Fake {
+        fd: OwnedFd,
+        read: fn() -> io::Result<()>,
+    }
+
+    impl Queue for Fake {
+        fn fd(&self) -> BorrowedFd<'_> {
+            self.fd.as_fd()
+        }
+
+        fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
+            rustix::io::read(&self.fd, &mut [0; 8])?;
+            out.push(Notice::Lost(Loss::KernelQueue));
+            (self.read)()
+        }
+    }
+
+    fn notices_of(read: fn() -> io::Result<()>) -> Vec<Notice> {
+        let (feed, receiver) = feed(10);
+        let fd = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let _reader = Reader::spawn("fake", Fake { fd, read }, feed).unwrap();
+        let mut notices = Vec::new();
+        while let Ok(more) = receiver.recv() {
+            notices.extend(more);
+        }
+        notices
+    }
+
+    #[test]
+    fn an_error_is_the_last_word_behind_what_was_read() {
+        let died = Loss::ReaderDied("broken".to_owned());
+        let expected = [Notice::Lost(Loss::KernelQueue), Notice::Lost(died)];
+        assert_eq!(notices_of(|| Err(io::Error::other("broken"))), expected);
+    }
+
+    #[test]
+    fn a_panic_is_the_last_word() {
+        let died = Loss::ReaderDied("it panicked: number 7".to_owned());
+        assert_eq!(notices_of(|| panic!("number {}", 7)), [Notice::Lost(died)]);
+    }
+
+    #[test]
+    fn a_reader_that_is_dropped_ends_without_a_word() {
+        let (feed, receiver) = feed(10);
+        let fd = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let reader = Reader::spawn("fake", Fake { fd, read: || Ok(()) }, feed).unwrap();
+        assert_eq!(receiver.recv().unwrap(), [Notice::Lost(Loss::KernelQueue)]);
+        drop(reader);
+        assert_eq!(receiver.recv(), Err(Closed));
+    }
+}

@@ -34,7 +34,7 @@ pub(crate) fn given<T, E: Display>(test: &str, what: Result<T, E>) -> Option<T> 
 pub(crate) struct Mount {
     /// Where it is mounted.
     pub(crate) at: PathBuf,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Mount {
@@ -42,7 +42,7 @@ impl Mount {
     pub(crate) fn tmpfs() -> Result<Mount, String> {
         let (dir, at) = mount_point()?;
         command("mount", &["-t", "tmpfs", "-o", "size=64m", "keepwatch-test", text(&at)])?;
-        Ok(Mount { at, _dir: dir })
+        Ok(Mount { at, dir })
     }
 
     /// An empty file system of this kind on a loop device.
@@ -52,7 +52,28 @@ impl Mount {
         File::create(&image).and_then(|image| image.set_len(320 << 20)).map_err(|error| error.to_string())?;
         command(&format!("mkfs.{kind}"), &["-q", text(&image)])?;
         command("mount", &["-o", "loop", text(&image), text(&at)])?;
-        Ok(Mount { at, _dir: dir })
+        Ok(Mount { at, dir })
+    }
+
+    /// An overlay over two directories of the temporary directory's file system.
+    pub(crate) fn overlay() -> Result<Mount, String> {
+        let (dir, at) = mount_point()?;
+        let layers = ["lower", "upper", "work"].map(|name| dir.path().join(name));
+        layers.iter().try_for_each(std::fs::create_dir).map_err(|error| error.to_string())?;
+        let [lower, upper, work] = layers.each_ref().map(|layer| text(layer));
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        command("mount", &["-t", "overlay", "-o", &options, "keepwatch-test", text(&at)])?;
+        Ok(Mount { at, dir })
+    }
+
+    /// The file behind its loop device.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.dir.path().join("image")
+    }
+
+    /// Mounts what lies on its loop device again.
+    pub(crate) fn mount_again(&self) -> Result<(), String> {
+        command("mount", &["-o", "loop", text(&self.image()), text(&self.at)])
     }
 
     /// Unmounts it as an administrator would, who is told if somebody holds it.

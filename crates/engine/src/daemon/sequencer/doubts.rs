@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keepwatch_journal::{Facts, FileType, Op, RelPath, Via};
 
-use super::compare::{Differs, differs, same_object};
+use crate::daemon::compare::{Differs, differs, same_object};
 use super::events::{DOUBT_WAIT, NEW_WAIT};
 use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::dirs::{At, DirNo, Place};

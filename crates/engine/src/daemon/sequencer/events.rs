@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keepwatch_journal::{Facts, Op, Via};
 
-use super::compare::differs;
+use crate::daemon::compare::differs;
 use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::dirs::{At, DirNo};
 use crate::daemon::ledger::Ledger;

@@ -2,7 +2,7 @@
 
 use keepwatch_journal::{Facts, FileType, Seq, Via};
 
-use super::compare::{Differs, differs};
+use crate::daemon::compare::{Differs, differs};
 use super::{More, Origin, Result, Sequencer, Spot, is_dir};
 use crate::daemon::dirs::{At, Place, RootNo};
 use crate::daemon::ledger::Ledger;

@@ -5,7 +5,6 @@
 //! is looked at again and what differs is journaled. So no old observation overwrites a newer event, and the last
 //! record of every name agrees with the file system once it is quiet.
 
-mod compare;
 mod doubts;
 mod events;
 mod found;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use keepwatch_journal::Evidence;
 
-use super::compare::differs;
+use crate::daemon::compare::differs;
 use super::{More, ObjectNo, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::dirs::{At, DirNo};
 use crate::daemon::ledger::{Knowledge, Ledger};

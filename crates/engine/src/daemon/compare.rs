@@ -4,7 +4,7 @@ use keepwatch_journal::{Facts, Op};
 
 /// How two states of one name differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Differs {
+pub(in crate::daemon) enum Differs {
     /// Not at all.
     Not,
     /// The same object: its content.
@@ -16,7 +16,7 @@ pub(super) enum Differs {
 }
 
 /// Compares. The device number does not count: it may change with a reboot.
-pub(super) fn differs(known: &Facts, seen: &Facts) -> Differs {
+pub(in crate::daemon) fn differs(known: &Facts, seen: &Facts) -> Differs {
     if known.kind != seen.kind || known.inode != seen.inode {
         return Differs::Object;
     }
@@ -29,7 +29,7 @@ pub(super) fn differs(known: &Facts, seen: &Facts) -> Differs {
 
 impl Differs {
     /// The record that tells of a difference of the same object.
-    pub(super) fn op(self) -> Option<Op> {
+    pub(in crate::daemon) fn op(self) -> Option<Op> {
         match self {
             Differs::Not | Differs::Object => None,
             Differs::Content => Some(Op::Modify),
@@ -40,7 +40,7 @@ impl Differs {
 
 /// Whether an object found under a new name is surely the one that was known under another: the same inode, and
 /// nothing but the rename has happened to it (a rename changes ctime, a link count changes nothing).
-pub(super) fn same_object(known: &Facts, seen: &Facts) -> bool {
+pub(in crate::daemon) fn same_object(known: &Facts, seen: &Facts) -> bool {
     known.kind == seen.kind
         && known.inode == seen.inode
         && known.size == seen.size

@@ -1,0 +1,93 @@
+//! The follower that keeps the inventory: reads the journal from its cursor, applies, for ever.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use keepwatch_journal::{Disk, ReadError, Reader, Seq, Tail};
+
+use crate::daemon::progress::Progress;
+use crate::inventory::{Inventory, InventoryError};
+
+/// After a failure the inventory is tried again after this time, doubled up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Without anything to do it waits this long at once; the journal's end wakes it.
+const WAIT_MAX: Duration = Duration::from_secs(3600 * 24);
+
+/// What it takes to follow.
+pub struct Follower {
+    /// The journal's disk.
+    pub disk: Arc<dyn Disk>,
+    /// The journal's directory.
+    pub journal: PathBuf,
+    /// Where the journal ends.
+    pub tail: Arc<Tail>,
+    /// What is written.
+    pub inventory: Inventory,
+    /// Who waits for it.
+    pub progress: Arc<Progress>,
+    /// Ends it once it has applied all that is committed.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Why the inventory did not get on.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The journal could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The inventory could not be written.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+}
+
+impl Follower {
+    /// Follows until stopped. Failures are told to `progress` and tried again.
+    pub fn run(mut self) {
+        let mut wait = RETRY_MIN;
+        while let Err(error) = self.follow() {
+            tracing::warn!(error = %error, "the inventory lags: it cannot follow the journal");
+            self.progress.fail(error.to_string());
+            if self.pause(wait) {
+                break;
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+        self.progress.end();
+    }
+
+    fn follow(&mut self) -> Result<(), FollowError> {
+        let mut reader = match self.inventory.cursor()? {
+            Some(cursor) => Reader::open_at(Arc::clone(&self.disk), &self.journal, &cursor)?,
+            None => Reader::open(Arc::clone(&self.disk), &self.journal, Seq(1))?,
+        }
+        .following(Arc::clone(&self.tail));
+        loop {
+            while let Some(batch) = reader.next_batch()? {
+                self.inventory.apply(&batch.records, batch.cursor)?;
+                self.progress.advance(batch.cursor.seq);
+            }
+            if self.stop.load(Ordering::Acquire) && self.progress.applied() >= self.tail.head().seq {
+                return Ok(());
+            }
+            self.tail.wait_past(self.progress.applied(), Instant::now() + WAIT_MAX);
+            if self.tail.is_closed() && self.progress.applied() >= self.tail.head().seq {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits; `true` if it was stopped meanwhile.
+    fn pause(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            if self.stop.load(Ordering::Acquire) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(50).min(until.saturating_duration_since(Instant::now())));
+        }
+        false
+    }
+}

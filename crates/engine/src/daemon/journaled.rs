@@ -1,0 +1,104 @@
+//! The sequencer's ledger: the journal on disk and the inventory behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepwatch_journal::{Body, RelPath, RootName, Seq, Writer};
+
+use crate::clock::Clock;
+use crate::daemon::ledger::{Knowledge, Known, Ledger, NotDurable};
+use crate::daemon::progress::Progress;
+use crate::inventory::View;
+
+/// How long the inventory may take to catch up before its answer is given up for now.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(30);
+
+/// Journal and inventory of this host.
+pub struct Journaled {
+    writer: Writer,
+    view: View,
+    progress: Arc<Progress>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Journaled {
+    /// Writes to `writer`, asks `view`.
+    #[must_use]
+    pub fn new(writer: Writer, view: View, progress: Arc<Progress>, clock: Arc<dyn Clock>) -> Self {
+        Journaled { writer, view, progress, clock }
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// The inventory, for reading.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Gives the journal back, to be closed.
+    #[must_use]
+    pub fn into_writer(self) -> Writer {
+        self.writer
+    }
+}
+
+fn known(known: crate::inventory::Known) -> Known {
+    Known { settled: known.is_settled(), facts: known.facts }
+}
+
+impl Ledger for Journaled {
+    fn append(&mut self, body: Body) -> Seq {
+        self.writer.append(self.clock.now(), &body)
+    }
+
+    fn pending(&self) -> usize {
+        self.writer.pending().0
+    }
+
+    fn commit(&mut self) -> Result<(), NotDurable> {
+        match self.writer.commit() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(NotDurable { reason: error.to_string() }),
+        }
+    }
+
+    fn discard(&mut self) {
+        self.writer.discard_pending();
+    }
+
+    fn catch_up(&mut self) -> bool {
+        self.commit().is_ok() && self.progress.wait_for(self.writer.head().seq, CATCH_UP_WAIT)
+    }
+
+    fn applied(&self) -> Seq {
+        self.progress.applied()
+    }
+
+    fn child(&mut self, root: &RootName, dir: &RelPath, name: &[u8]) -> Knowledge {
+        // The inventory that cannot be read says nothing; the follower tells why.
+        let found = self.view.dir_by_path(root, dir).and_then(|id| match id {
+            Some(id) if name.is_empty() => self.view.dir(id),
+            Some(id) => self.view.child(id, name),
+            None => Ok(None),
+        });
+        match found {
+            Ok(Some(found)) => Knowledge::Yes(known(found)),
+            Ok(None) => Knowledge::No,
+            Err(_) => Knowledge::Unknown,
+        }
+    }
+
+    fn by_inode(&mut self, root: &RootName, inode: u64) -> Vec<(RelPath, Known)> {
+        self.view
+            .by_inode(root, inode)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(place, found)| (place, known(found)))
+            .collect()
+    }
+}

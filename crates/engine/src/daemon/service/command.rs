@@ -1,0 +1,48 @@
+//! What can be asked of a running service.
+
+use crossbeam_channel::Sender;
+use keepwatch_journal::{RootName, Seq};
+
+use super::status::Status;
+
+/// A request, with where its answer goes.
+#[derive(Debug)]
+pub enum Command {
+    /// How is it going?
+    Status(Sender<Box<Status>>),
+    /// Say when all that happened until now is journaled and in the inventory.
+    Sync(Sender<Result<Seq, String>>),
+    /// Scan a root, or all, and mend what differs.
+    Reconcile {
+        /// Which; `None`: all.
+        root: Option<RootName>,
+        /// Told when it is over.
+        done: Sender<Result<Reconciled, String>>,
+    },
+    /// Take what is at the root's path now for the root.
+    Accept {
+        /// Which.
+        root: RootName,
+        /// Told when it is done.
+        done: Sender<Result<(), String>>,
+    },
+    /// End cleanly.
+    Stop,
+}
+
+/// What a reconciliation came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// The first record that it may have made.
+    pub from: Seq,
+    /// The last one.
+    pub to: Seq,
+    /// Objects looked at.
+    pub scanned: u64,
+    /// Differences found and journaled.
+    pub found: u64,
+    /// What could not be read.
+    pub failed: u64,
+    /// Roots that are absent, and so were not looked at.
+    pub absent: u64,
+}

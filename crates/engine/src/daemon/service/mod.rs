@@ -1,0 +1,291 @@
+//! The service: one thread that hears sources, scans and commands, and lets the sequencer journal what follows.
+//!
+//! It owns the life of roots ([`root`]), sources and scans. It decides when; the sequencer decides what.
+
+mod command;
+mod commit;
+mod presence;
+mod report;
+mod root;
+mod scans;
+mod sources;
+mod start;
+mod status;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, never, select};
+use keepwatch_journal::{GapReason, Seq, Timestamp};
+
+use crate::clock::Clock;
+use crate::daemon::dirs::DirsError;
+use crate::daemon::fstree::FsTree;
+use crate::daemon::journaled::Journaled;
+use crate::daemon::ledger::Ledger;
+use crate::daemon::progress::Progress;
+use crate::daemon::scanner::Message;
+use crate::daemon::sequencer::Sequencer;
+use crate::daemon::settings::Settings;
+use crate::daemon::state::StateDir;
+use crate::watch::mounts::MountWatch;
+use crate::watch::{Loss, Notice};
+
+pub use command::{Command, Reconciled};
+pub use start::{Handle, StartError, start};
+pub use status::{FollowerStatus, HeldOpen, JournalStatus, RootStatus, Status};
+
+use commit::Commits;
+use root::RootRun;
+use scans::Scans;
+use sources::Sources;
+
+/// Without work for this long no descriptor on a watched file system stays open.
+const REST_WAIT: Duration = Duration::from_millis(200);
+/// A root that is absent is looked for this often; mounts are noticed at once.
+const ABSENT_WAIT: Duration = Duration::from_secs(2);
+/// Messages of a scan taken in before events are heard again.
+const FOUND_AT_ONCE: usize = 16;
+
+/// What the service is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Watch for ever.
+    Serve,
+    /// Scan every root once, mend what differs, and end.
+    Reconcile,
+}
+
+/// The service's own thread works on this.
+struct Service {
+    settings: Settings,
+    mode: Mode,
+    state: StateDir,
+    clock: Arc<dyn Clock>,
+    sequencer: Sequencer<FsTree, Journaled>,
+    progress: Arc<Progress>,
+    roots: Vec<RootRun>,
+    sources: Sources,
+    mounts: Option<MountWatch>,
+    scans: Scans,
+    commands: Receiver<Command>,
+    commits: Commits,
+    /// Those who wait until all that happened is journaled and applied: since when, and whom to tell.
+    syncs: Vec<(Instant, Sender<Result<Seq, String>>)>,
+    reconcilers: Vec<Reconciler>,
+    /// When something came last.
+    busy: Instant,
+    resting: bool,
+    absent_due: Option<Instant>,
+    started: Timestamp,
+    last_at: Option<Timestamp>,
+    first_gap: GapReason,
+    follower: Option<JoinHandle<()>>,
+    compressor: Option<JoinHandle<()>>,
+    journal_dir: PathBuf,
+}
+
+/// Somebody who waits for scans to be over.
+struct Reconciler {
+    roots: Vec<usize>,
+    sum: Reconciled,
+    done: Sender<Result<Reconciled, String>>,
+}
+
+/// What ended the service.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The directory table failed.
+    #[error(transparent)]
+    Dirs(#[from] DirsError),
+    /// The last records could not be made durable.
+    #[error("stopped, but the last records could not be written: {0}; what they told is found again at the next start")]
+    Unwritten(String),
+}
+
+type Result<T> = std::result::Result<T, ServiceError>;
+
+/// What the main loop woke up for.
+enum Woken {
+    Events(Vec<Notice>),
+    Inotify(Vec<Notice>),
+    Found(Message),
+    Command(Command),
+    Mounts,
+    Time,
+}
+
+impl Service {
+    fn run(mut self) -> Result<()> {
+        self.check_roots()?;
+        loop {
+            self.scan_next()?;
+            let woken = self.wait();
+            let now = self.clock.instant();
+            if !matches!(woken, Woken::Time) {
+                self.busy = now;
+                self.resting = false;
+            }
+            match woken {
+                Woken::Events(notices) => self.hear(&notices)?,
+                Woken::Inotify(notices) => {
+                    // Where a directory is was told before the watch on it was set: hear that first.
+                    while let Ok(message) = self.scans.heard.try_recv() {
+                        self.on_scan(message)?;
+                    }
+                    self.hear(&notices)?;
+                }
+                Woken::Found(message) => self.hear_scan(message)?,
+                Woken::Command(Command::Stop) => break,
+                Woken::Command(command) => self.obey(command)?,
+                Woken::Mounts => self.check_roots()?,
+                Woken::Time => {}
+            }
+            self.keep_up()?;
+            if self.mode == Mode::Reconcile && self.all_reconciled() {
+                break;
+            }
+        }
+        self.end()
+    }
+
+    /// Everything that is due, between two messages.
+    fn keep_up(&mut self) -> Result<()> {
+        let now = self.clock.instant();
+        if self.sequencer.next_due().is_some_and(|due| due <= now) {
+            self.sequencer.upkeep()?;
+            self.resting = false;
+        }
+        let asked = self.sequencer.take_asked();
+        for wanted in asked.scans {
+            self.scans.want(wanted);
+        }
+        if asked.check_roots || self.absent_due.is_some_and(|due| due <= now) {
+            self.check_roots()?;
+        }
+        self.poll_due(now);
+        self.close_gaps();
+        self.commit_if_due(now);
+        self.answer_syncs(now)?;
+        if !self.resting && now.duration_since(self.busy) >= REST_WAIT {
+            self.sequencer.tree.rest();
+            self.resting = true;
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Woken {
+        let now = self.clock.instant();
+        let (no_found, no_mounts) = (never(), never());
+        let fanotify = self.sources.fanotify_events();
+        let inotify = self.sources.inotify_events();
+        // While the journal cannot be written scans wait; events are taken in up to a bound.
+        let found = if self.commits.trouble.is_some() { &no_found } else { &self.scans.heard };
+        let mounts = self.mounts.as_ref().map_or(&no_mounts, MountWatch::changes);
+        let (no_fanotify, no_inotify) = (never(), never());
+        let fanotify = fanotify.unwrap_or(&no_fanotify);
+        let inotify = inotify.unwrap_or(&no_inotify);
+        let mut operation = |timeout: Option<Duration>| {
+            let timer = timeout.map_or_else(never, crossbeam_channel::after);
+            select! {
+                recv(fanotify) -> batch => batch.map_or(Woken::Time, |batch| Woken::Events(batch.open())),
+                recv(inotify) -> batch => batch.map_or(Woken::Time, |batch| Woken::Inotify(batch.open())),
+                recv(found) -> message => message.map_or(Woken::Time, Woken::Found),
+                recv(self.commands) -> command => Woken::Command(command.unwrap_or(Command::Stop)),
+                recv(mounts) -> _ => Woken::Mounts,
+                recv(timer) -> _ => Woken::Time,
+            }
+        };
+        operation(self.next_wake(now).map(|due| due.saturating_duration_since(now)))
+    }
+
+    /// When the loop has to go round next without a message; `None`: there is no such moment.
+    fn next_wake(&self, now: Instant) -> Option<Instant> {
+        [
+            self.sequencer.next_due(),
+            self.commits.due(self.sequencer.ledger.pending(), self.settings.commit_wait, now),
+            (!self.resting).then_some(self.busy + REST_WAIT),
+            self.absent_due,
+            self.roots.iter().filter_map(|root| root.poll_due).min(),
+            (!self.syncs.is_empty()).then_some(now + Duration::from_millis(5)),
+            self.scans.retry_due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn hear(&mut self, notices: &[Notice]) -> Result<()> {
+        for (index, notice) in notices.iter().enumerate() {
+            match notice {
+                Notice::Event(event) => self.sequencer.on_event(event, &notices[index + 1..])?,
+                Notice::Lost(loss) => self.lost(loss)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_scan(&mut self, message: Message) -> Result<()> {
+        self.on_scan(message)?;
+        for _ in 1..FOUND_AT_ONCE {
+            match self.scans.heard.try_recv() {
+                Ok(message) => self.on_scan(message)?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Notices were lost: all roots that this source tells of have a gap.
+    fn lost(&mut self, loss: &Loss) -> Result<()> {
+        let (reason, note) = match loss {
+            Loss::KernelQueue => (GapReason::Overflow, "the kernel's queue ran over".to_owned()),
+            Loss::Backlog => (GapReason::Overflow, "more events waited than backlog_max allows".to_owned()),
+            Loss::ReaderDied(why) => (GapReason::Watch, why.clone()),
+        };
+        tracing::warn!(reason = ?reason, note, "changes may have been missed: scanning");
+        if let Loss::ReaderDied(_) = loss {
+            self.sources.restart();
+            for index in 0..self.roots.len() {
+                self.leave(index, &note)?;
+            }
+            return self.check_roots();
+        }
+        for index in 0..self.roots.len() {
+            if self.roots[index].present().is_some() {
+                self.open_gap(index, reason, Some(note.clone()));
+                self.roots[index].scan_wanted = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that was heard is journaled and durable; then the end.
+    fn end(mut self) -> Result<()> {
+        self.scans.cancel();
+        for batch in self.sources.drain() {
+            self.hear(&batch)?;
+        }
+        self.sequencer.flush()?;
+        self.scans.finish();
+        let committed = self.sequencer.ledger.commit();
+        self.sequencer.tree.rest();
+        self.sources.stop();
+        let Sequencer { ledger, .. } = self.sequencer;
+        let closed = ledger.into_writer().close();
+        if let Some(follower) = self.follower.take() {
+            let _ = follower.join();
+        }
+        if let Some(compressor) = self.compressor.take() {
+            let _ = compressor.join();
+        }
+        drop(self.state);
+        match (committed, closed) {
+            (Ok(()), Ok(_)) => Ok(()),
+            (Err(error), _) => Err(ServiceError::Unwritten(error.to_string())),
+            (_, Err(error)) => Err(ServiceError::Unwritten(error.to_string())),
+        }
+    }
+}

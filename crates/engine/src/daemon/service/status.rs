@@ -1,0 +1,108 @@
+//! What the service says of itself.
+
+use serde::{Deserialize, Serialize};
+
+/// All that `status` shows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// The host's name.
+    pub host: String,
+    /// The process.
+    pub pid: u32,
+    /// Since when it runs, RFC 3339.
+    pub since: String,
+    /// Each root.
+    pub roots: Vec<RootStatus>,
+    /// The journal's end.
+    pub journal: JournalStatus,
+    /// Whatever follows it.
+    pub followers: Vec<FollowerStatus>,
+    /// Events that wait in memory.
+    pub backlog: u64,
+    /// Files followed until they settle.
+    pub settling: u64,
+    /// Files that somebody has held open for long, with their root.
+    pub held_open: Vec<HeldOpen>,
+    /// What a person should look at.
+    pub attention: Vec<String>,
+}
+
+/// A root.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RootStatus {
+    /// Its name.
+    pub name: String,
+    /// Its path, readable.
+    pub path: String,
+    /// `watching`, `scanning` or `absent`.
+    pub state: String,
+    /// Why it is absent.
+    pub why: Option<String>,
+    /// `fanotify`, `inotify` or `poll`.
+    pub method: Option<String>,
+    /// The kind of file system.
+    pub filesystem: Option<String>,
+    /// Seconds between scans, where it is scanned at intervals.
+    pub poll_seconds: Option<u64>,
+    /// What cannot be seen by this method, and why no better one was chosen.
+    pub blind_spots: Vec<String>,
+    /// Files, directories and bytes in the inventory.
+    pub files: u64,
+    /// Directories.
+    pub dirs: u64,
+    /// Other objects.
+    pub others: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Notices about what is left out.
+    pub left_out: u64,
+    /// The seq of the open gap.
+    pub gap: Option<u64>,
+    /// Why there is one.
+    pub gap_reason: Option<String>,
+    /// When the last full scan ended, RFC 3339.
+    pub last_scan: Option<String>,
+    /// Objects it looked at.
+    pub last_scanned: u64,
+    /// Changes it found.
+    pub last_found: u64,
+    /// Directories or entries that it could not read.
+    pub last_failed: u64,
+}
+
+/// The journal's end.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct JournalStatus {
+    /// Which journal.
+    pub id: String,
+    /// The last record.
+    pub seq: u64,
+    /// The hash of the commit line that covers it.
+    pub hash: String,
+    /// Records that are not on disk yet.
+    pub pending: u64,
+    /// Why it cannot be written now.
+    pub trouble: Option<String>,
+}
+
+/// A follower.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FollowerStatus {
+    /// Its name.
+    pub name: String,
+    /// The last record it has.
+    pub seq: u64,
+    /// How many it lacks.
+    pub lag_records: u64,
+    /// Why it cannot go on now.
+    pub trouble: Option<String>,
+}
+
+/// A file that somebody holds open.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HeldOpen {
+    /// Its root.
+    pub root: String,
+    /// Its path there, readable.
+    pub path: String,
+}

@@ -1,0 +1,253 @@
+//! The state directory: one instance, one machine, no copies.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::watch::handle::dir_key;
+use crate::watch::magic::FsMagic;
+
+/// The directory, held for one instance as long as this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    identity: Identity,
+    _lock: File,
+}
+
+/// To whom a state directory belongs; `identity.json` in it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// The host's name, fixed at first start.
+    pub host: String,
+    /// A name for this state that no other has.
+    pub host_id: String,
+    /// The machine that it was made on.
+    machine_id: Option<String>,
+    /// The file handle of `identity.json` itself: a copy of the directory has another one.
+    handle: String,
+}
+
+/// Why the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another instance has it.
+    #[error("{path} is in use by another keepwatch (process {pid}); stop it first, or give --state-dir")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who says so in the lock file.
+        pid: String,
+    },
+    /// SQLite and locks are not safe there.
+    #[error("{path} is on a network file system ({kind}); put state_dir on a local disk")]
+    Network {
+        /// The directory.
+        path: PathBuf,
+        /// Which.
+        kind: String,
+    },
+    /// It was made on another machine.
+    #[error(
+        "{path} was made on another machine: its journal goes on there; run `keepwatch init --new-epoch` to begin a new \
+         journal here"
+    )]
+    OtherMachine {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It is a copy, or was restored from one.
+    #[error(
+        "{path} is a copy or was restored from a backup: what was journaled since is not in it; run \
+         `keepwatch init --new-epoch` to begin a new journal, which reconciles in full"
+    )]
+    Copied {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file in it cannot be read.
+    #[error("{path} is not readable as an identity: {reason}; run `keepwatch init --new-epoch` to write a new one")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Anything else.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, StateError>;
+
+impl StateDir {
+    /// Takes the directory, making it if need be.
+    ///
+    /// # Errors
+    /// [`StateError`] says which rule it breaks; nothing in it is changed then.
+    pub fn take(path: &Path, host: &str, machine_id: Option<&str>) -> Result<Self> {
+        let lock = lock(path)?;
+        let at = path.join("identity.json");
+        let identity = match fs::read(&at) {
+            Ok(text) => check(path, &at, &text, machine_id)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => write_identity(&at, host, machine_id)?,
+            Err(source) => return Err(StateError::Io { doing: "read", path: at, source }),
+        };
+        Ok(StateDir { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// Takes it whatever its identity says, and gives it a new one. The host keeps its name.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn take_over(path: &Path, host: &str, machine_id: Option<&str>) -> Result<Self> {
+        let lock = lock(path)?;
+        let at = path.join("identity.json");
+        let before = fs::read(&at).ok().and_then(|text| serde_json::from_slice::<Identity>(&text).ok());
+        let host = before.as_ref().map_or(host, |before| &before.host);
+        let identity = write_identity(&at, host, machine_id)?;
+        Ok(StateDir { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The journal's directory.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// The inventory's file.
+    #[must_use]
+    pub fn inventory(&self) -> PathBuf {
+        inventory_of(&self.path)
+    }
+}
+
+/// The inventory's file in a state directory.
+#[must_use]
+pub fn inventory_of(state: &Path) -> PathBuf {
+    state.join("inventory.db")
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let io = |doing, path: &Path| {
+        let path = path.to_owned();
+        move |source| StateError::Io { doing, path, source }
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("make", path))?;
+    let dir = File::open(path).map_err(io("open", path))?;
+    let magic = FsMagic::of(dir.as_fd()).map_err(io("look at", path))?;
+    if magic.is_network() {
+        return Err(StateError::Network { path: path.to_owned(), kind: magic.to_string() });
+    }
+    let at = path.join("lock");
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&at)
+        .map_err(io("open", &at))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        let _ = lock.read_to_string(&mut pid);
+        let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
+        return Err(StateError::InUse { path: path.to_owned(), pid });
+    }
+    lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(io("write", &at))?;
+    Ok(lock)
+}
+
+fn check(dir: &Path, at: &Path, text: &[u8], machine_id: Option<&str>) -> Result<Identity> {
+    let identity: Identity = serde_json::from_slice(text)
+        .map_err(|error| StateError::Unreadable { path: at.to_owned(), reason: error.to_string() })?;
+    if let (Some(made), Some(here)) = (&identity.machine_id, machine_id)
+        && made != here
+    {
+        return Err(StateError::OtherMachine { path: dir.to_owned() });
+    }
+    if handle_of(at)? != identity.handle {
+        return Err(StateError::Copied { path: dir.to_owned() });
+    }
+    Ok(identity)
+}
+
+fn handle_of(at: &Path) -> Result<String> {
+    let io = |source| StateError::Io { doing: "look at", path: at.to_owned(), source };
+    let file = File::open(at).map_err(io)?;
+    let key = dir_key(file.as_fd()).map_err(io)?;
+    // The file system's own number may change with a reboot; the handle behind it does not.
+    let bytes = key.0.get(9..).unwrap_or_default();
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn write_identity(at: &Path, host: &str, machine_id: Option<&str>) -> Result<Identity> {
+    let io = |doing| move |source| StateError::Io { doing, path: at.to_owned(), source };
+    let _ = fs::remove_file(at);
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(at).map_err(io("make"))?;
+    let identity = Identity {
+        host: host.to_owned(),
+        host_id: keepwatch_journal::JournalId::new().to_string(),
+        machine_id: machine_id.map(str::to_owned),
+        handle: handle_of(at)?,
+    };
+    let text = serde_json::to_string_pretty(&identity).map_err(|error| StateError::Io {
+        doing: "write",
+        path: at.to_owned(),
+        source: error.into(),
+    })?;
+    writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(io("write"))?;
+    Ok(identity)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_and_another_machine_are_told_and_can_be_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let first = StateDir::take(&state, "h", Some("m1")).unwrap();
+        assert!(matches!(StateDir::take(&state, "h", Some("m1")), Err(StateError::InUse { .. })));
+        let id = first.identity().host_id.clone();
+        drop(first);
+        assert_eq!(StateDir::take(&state, "other", Some("m1")).unwrap().identity().host_id, id);
+        assert!(matches!(StateDir::take(&state, "h", Some("m2")), Err(StateError::OtherMachine { .. })));
+        let copy = dir.path().join("copy");
+        fs::create_dir(&copy).unwrap();
+        fs::copy(state.join("identity.json"), copy.join("identity.json")).unwrap();
+        assert!(matches!(StateDir::take(&copy, "h", Some("m1")), Err(StateError::Copied { .. })));
+        let taken = StateDir::take_over(&copy, "x", Some("m1")).unwrap();
+        assert_eq!(taken.identity().host, "h");
+        assert_ne!(taken.identity().host_id, id);
+        drop(taken);
+        StateDir::take(&copy, "h", Some("m1")).unwrap();
+    }
+}

@@ -1,0 +1,262 @@
+//! What a change means for the live tree. Every record is the observed state of a name.
+
+use super::error::Fault;
+use super::row::{FileId, Known, ROOTS, signed};
+use super::tree::{Place, Stamp, Tree, is_within, size};
+use crate::model::{Change, Facts, FileType, Op, RelPath, Settled};
+
+/// A path, taken apart: where it leads in the live tree.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot<'r> {
+    pub(super) root: i64,
+    pub(super) dir: i64,
+    pub(super) name: &'r [u8],
+    pub(super) path: &'r RelPath,
+}
+
+impl Tree<'_> {
+    /// Applies a change; returns the object it was about, where one is known.
+    pub(super) fn change(
+        &mut self,
+        change: &Change,
+        root: i64,
+        old_root: i64,
+        stamp: Stamp,
+    ) -> Result<Option<FileId>, Fault> {
+        match (change.op, &change.old) {
+            (Op::Move, Some(old)) => self.moved(change, root, (old_root, &old.path), stamp).map(Some),
+            (Op::Delete, _) => self.deleted(root, &change.path, stamp),
+            (Op::Create | Op::Modify | Op::Attrib | Op::Move, _) => {
+                let facts = change.facts.as_ref();
+                let Some((parent, name)) = change.path.split() else {
+                    return self.root_observed(change, root, stamp).map(Some);
+                };
+                let dir = self.dir_or_make(root, parent, stamp)?;
+                self.observed(Spot { root, dir, name, path: &change.path }, facts, stamp).map(Some)
+            }
+        }
+    }
+
+    /// The root's own directory keeps its identity whatever disk is mounted there: that is `config`'s business.
+    fn root_observed(&mut self, change: &Change, root: i64, stamp: Stamp) -> Result<FileId, Fault> {
+        let name = change.root.as_str().as_bytes();
+        let mut known = self.find(ROOTS, name)?.ok_or(Fault::Contradiction("the root has no name"))?;
+        if change.facts.as_ref().is_some_and(|facts| facts.kind != FileType::Dir) {
+            return Err(Fault::Contradiction("the root is not a directory"));
+        }
+        known.facts = change.facts.clone().or(known.facts);
+        (known.last_seq, known.last_change) = (stamp.seq, stamp.at);
+        self.write_name(ROOTS, name, &known)?;
+        Ok(FileId(root))
+    }
+
+    /// A name was seen, in this state.
+    fn observed(&mut self, spot: Spot<'_>, facts: Option<&Facts>, stamp: Stamp) -> Result<FileId, Fault> {
+        let found = self.find(spot.dir, spot.name)?;
+        let Some(facts) = facts else { return self.unread(spot, found, stamp) };
+        match found {
+            Some(known) if is_same(&known, facts) => self.refreshed(spot, known, facts, stamp),
+            Some(other) => {
+                self.end(spot.dir, spot.name, &other, stamp.seq)?;
+                self.appeared(spot, facts, stamp)
+            }
+            None => self.appeared(spot, facts, stamp),
+        }
+    }
+
+    /// A name was told of, but gone before it could be read.
+    fn unread(&mut self, spot: Spot<'_>, found: Option<Known>, stamp: Stamp) -> Result<FileId, Fault> {
+        if let Some(mut known) = found {
+            (known.last_seq, known.last_change) = (stamp.seq, stamp.at);
+            self.write_name(spot.dir, spot.name, &known)?;
+            return Ok(known.file_id);
+        }
+        let known = first_seen(None, stamp);
+        self.insert_name(spot.dir, spot.name, &known)?;
+        self.count_in(spot.root, None, 1, 0);
+        Ok(known.file_id)
+    }
+
+    /// A free name has an object: a new one, or a new name of one that is known.
+    pub(super) fn appeared(&mut self, spot: Spot<'_>, facts: &Facts, stamp: Stamp) -> Result<FileId, Fault> {
+        if facts.nlink > 1 && facts.kind != FileType::Dir {
+            if let Some(place) = self.by_inode(spot.root, facts)?.into_iter().next() {
+                if let Some(mut known) = self.find(place.dir, &place.name)? {
+                    known.from_seq = stamp.seq;
+                    self.insert_name(spot.dir, spot.name, &known)?;
+                    self.count_in(spot.root, known.kind, 1, size(&known));
+                    return self.refreshed(spot, known, facts, stamp);
+                }
+            }
+        }
+        let known = first_seen(Some(facts), stamp);
+        self.insert_name(spot.dir, spot.name, &known)?;
+        self.count_in(spot.root, known.kind, 1, size(&known));
+        if facts.kind == FileType::Dir {
+            self.add_dir(known.file_id.0, spot.root, spot.dir, spot.name, spot.path.as_bytes(), stamp.seq)?;
+        }
+        Ok(known.file_id)
+    }
+
+    /// A known object was seen again: its facts are written to all its names.
+    fn refreshed(&mut self, spot: Spot<'_>, mut known: Known, facts: &Facts, stamp: Stamp) -> Result<FileId, Fault> {
+        let before = (known.kind, size(&known));
+        let links = known.facts.as_ref().filter(|old| old.nlink.max(facts.nlink) > 1 && facts.kind != FileType::Dir);
+        let links = links.map(|old| old.inode);
+        update(&mut known, facts, stamp);
+        self.write_name(spot.dir, spot.name, &known)?;
+        self.count_in(spot.root, before.0, -1, -before.1);
+        self.count_in(spot.root, known.kind, 1, size(&known));
+        if before.0.is_none() && facts.kind == FileType::Dir {
+            self.add_dir(known.file_id.0, spot.root, spot.dir, spot.name, spot.path.as_bytes(), stamp.seq)?;
+        }
+        for place in links.map_or_else(|| Ok(Vec::new()), |inode| self.places(known.file_id, inode))? {
+            if place.dir == spot.dir && place.name == spot.name {
+                continue;
+            }
+            let Some(mut link) = self.find(place.dir, &place.name)? else { continue };
+            self.count(place.dir, link.kind, -1, -size(&link))?;
+            update(&mut link, facts, stamp);
+            self.count(place.dir, link.kind, 1, size(&link))?;
+            self.write_name(place.dir, &place.name, &link)?;
+        }
+        Ok(known.file_id)
+    }
+
+    fn deleted(&mut self, root: i64, path: &RelPath, stamp: Stamp) -> Result<Option<FileId>, Fault> {
+        let Some((parent, name)) = path.split() else {
+            let top = self.dir_row(root)?.ok_or(Fault::Contradiction("the root has no directory"))?;
+            self.end_below(&top, stamp.seq)?;
+            return Ok(Some(FileId(root)));
+        };
+        let Some(dir) = self.dir(root, parent)? else { return Ok(None) };
+        let Some(known) = self.find(dir, name)? else { return Ok(None) };
+        self.end(dir, name, &known, stamp.seq)?;
+        Ok(Some(known.file_id))
+    }
+
+    fn moved(&mut self, change: &Change, root: i64, old: (i64, &RelPath), stamp: Stamp) -> Result<FileId, Fault> {
+        let (Some((parent, name)), Some(from)) = (change.path.split(), old.1.split()) else {
+            return Err(Fault::Contradiction("a root cannot be moved"));
+        };
+        let facts = change.facts.as_ref();
+        // Before the source is looked for: a file at the new parent's path ends here, and it may be the source.
+        let dir = self.dir_or_make(root, parent, stamp)?;
+        let spot = Spot { root, dir, name, path: &change.path };
+        let Some((from, mut known)) = self.source(old.0, from, facts)? else {
+            return self.observed(spot, facts, stamp);
+        };
+        if from.dir == dir && from.name == name {
+            return self.observed(spot, facts, stamp);
+        }
+        let row = if known.kind == Some(FileType::Dir) { self.dir_row(known.file_id.0)? } else { None };
+        if let Some(victim) = self.find(dir, name)? {
+            let from_path = self.dir_row(from.dir)?.ok_or(Fault::Contradiction("a name has no directory"))?;
+            let holds_source = victim.kind == Some(FileType::Dir)
+                && from_path.root == root
+                && is_within(&from_path.path, change.path.as_bytes());
+            if victim.file_id == known.file_id {
+                // Two names of one object: the old one is gone, the other is as it was seen.
+                self.end(from.dir, &from.name, &known, stamp.seq)?;
+                return self.observed(spot, facts, stamp);
+            }
+            self.end(dir, name, &victim, stamp.seq)?;
+            if holds_source {
+                // It ended with the directory it was in: only what was missed before can lead here.
+                return self.observed(spot, facts, stamp);
+            }
+        }
+        self.count(from.dir, known.kind, -1, -size(&known))?;
+        self.lift(from.dir, &from.name, &known, stamp.seq)?;
+        (known.from_seq, known.last_seq, known.last_change) = (stamp.seq, stamp.seq, stamp.at);
+        self.insert_name(dir, name, &known)?;
+        self.count_in(root, known.kind, 1, size(&known));
+        if let Some(row) = row {
+            let to = Place { dir, name: name.to_vec() };
+            self.move_dir(&row, root, &to, change.path.as_bytes(), stamp.seq)?;
+        }
+        match facts {
+            Some(facts) => self.refreshed(spot, known, facts, stamp),
+            None => Ok(known.file_id),
+        }
+    }
+
+    /// What a move moved: the object at the old name if it fits the facts, else the one that has their inode.
+    fn source(
+        &mut self,
+        root: i64,
+        from: (&[u8], &[u8]),
+        facts: Option<&Facts>,
+    ) -> Result<Option<(Place, Known)>, Fault> {
+        if let Some(dir) = self.dir(root, from.0)? {
+            if let Some(known) = self.find(dir, from.1)? {
+                if facts.is_none_or(|facts| is_same(&known, facts)) {
+                    return Ok(Some((Place { dir, name: from.1.to_vec() }, known)));
+                }
+            }
+        }
+        // An object with several names is at those that are known; one more is not a move of any of them.
+        let Some(facts) = facts.filter(|facts| facts.nlink <= 1 || facts.kind == FileType::Dir) else {
+            return Ok(None);
+        };
+        let Some(place) = self.by_inode(root, facts)?.into_iter().next() else { return Ok(None) };
+        let known = self.find(place.dir, &place.name)?;
+        Ok(known.map(|known| (place, known)))
+    }
+
+    /// A version is complete, if it still is the current one. Returns the object under the name.
+    pub(super) fn settled(&mut self, settled: &Settled, root: i64, stamp: Stamp) -> Result<Option<FileId>, Fault> {
+        let Some((parent, name)) = settled.path.split() else { return Ok(None) };
+        let Some(dir) = self.dir(root, parent)? else { return Ok(None) };
+        let Some(mut known) = self.find(dir, name)? else { return Ok(None) };
+        let id = known.file_id;
+        let Some(facts) = known.facts.as_ref().filter(|facts| {
+            (facts.size, facts.mtime_ns, facts.inode) == (settled.size, settled.mtime_ns, settled.inode)
+        }) else {
+            return Ok(Some(id));
+        };
+        let links = if facts.nlink > 1 { self.places(id, facts.inode)? } else { Vec::new() };
+        known.settled_seq = stamp.seq;
+        self.write_name(dir, name, &known)?;
+        for place in links {
+            let Some(mut link) = self.find(place.dir, &place.name)? else { continue };
+            link.settled_seq = stamp.seq;
+            self.write_name(place.dir, &place.name, &link)?;
+        }
+        Ok(Some(id))
+    }
+}
+
+/// Whether what is known under a name can be the object that was found there: same kind and inode, as far as they were read.
+/// The device is left out: its number may change with a reboot.
+fn is_same(known: &Known, facts: &Facts) -> bool {
+    known.kind.is_none_or(|kind| kind == facts.kind) && known.facts.as_ref().is_none_or(|old| old.inode == facts.inode)
+}
+
+/// Writes over an object's facts. Another size or mtime is another version, whatever operation told of it.
+fn update(known: &mut Known, facts: &Facts, stamp: Stamp) {
+    let same_content = known.facts.as_ref().is_some_and(|old| (old.size, old.mtime_ns) == (facts.size, facts.mtime_ns));
+    if !same_content && facts.kind != FileType::Dir {
+        known.version_seq = stamp.seq;
+        known.sha256 = None;
+    }
+    known.kind = Some(facts.kind);
+    known.facts = Some(facts.clone());
+    (known.last_seq, known.last_change) = (stamp.seq, stamp.at);
+}
+
+/// A new object's first record.
+pub(super) fn first_seen(facts: Option<&Facts>, stamp: Stamp) -> Known {
+    Known {
+        file_id: FileId(signed(stamp.seq.0)),
+        kind: facts.map(|facts| facts.kind),
+        facts: facts.cloned(),
+        first_seen: stamp.at,
+        from_seq: stamp.seq,
+        version_seq: stamp.seq,
+        last_seq: stamp.seq,
+        last_change: stamp.at,
+        settled_seq: crate::model::Seq::ZERO,
+        sha256: None,
+    }
+}

@@ -1,0 +1,164 @@
+-- The inventory's tables. They hold nothing that a replay of the journal would not bring back.
+-- Numbers for kinds, operations and sources are fixed in codes.rs; the views at the end spell them out.
+
+CREATE TABLE hosts (
+  host_id TEXT NOT NULL PRIMARY KEY,
+  name    TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The counts are of names: a file with two names counts twice.
+CREATE TABLE roots (
+  root_id  INTEGER PRIMARY KEY,
+  name     TEXT NOT NULL UNIQUE,
+  dir      BLOB,
+  identity TEXT,
+  watched  INTEGER NOT NULL,
+  files    INTEGER NOT NULL DEFAULT 0,
+  dirs     INTEGER NOT NULL DEFAULT 0,
+  others   INTEGER NOT NULL DEFAULT 0,
+  bytes    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Live directories. The only place where a path stands; a root's own directory has parent 0 and an empty path.
+CREATE TABLE dirs (
+  dir_id  INTEGER PRIMARY KEY,
+  root_id INTEGER NOT NULL,
+  parent  INTEGER NOT NULL,
+  name    BLOB NOT NULL,
+  path    BLOB NOT NULL,
+  UNIQUE (root_id, path)
+) STRICT;
+
+-- Every place where a directory ever stood; to_seq is null while it stands there. Leads from a directory upwards.
+CREATE TABLE dir_names (
+  dir_id   INTEGER NOT NULL,
+  from_seq INTEGER NOT NULL,
+  to_seq   INTEGER,
+  parent   INTEGER NOT NULL,
+  name     BLOB NOT NULL,
+  PRIMARY KEY (dir_id, from_seq)
+) STRICT, WITHOUT ROWID;
+
+-- Live names of every kind of object, directories too, in the directory that holds them (the roots in directory 0).
+CREATE TABLE files (
+  dir_id         INTEGER NOT NULL,
+  name           BLOB NOT NULL,
+  file_id        INTEGER NOT NULL,
+  kind           INTEGER,
+  size           INTEGER CHECK (size >= 0),
+  mtime_ns       INTEGER,
+  ctime_ns       INTEGER,
+  dev            INTEGER,
+  inode          INTEGER,
+  mode           INTEGER,
+  uid            INTEGER,
+  gid            INTEGER,
+  nlink          INTEGER,
+  target         BLOB,
+  first_seen_ns  INTEGER NOT NULL,
+  from_seq       INTEGER NOT NULL,
+  version_seq    INTEGER NOT NULL,
+  last_seq       INTEGER NOT NULL,
+  last_change_ns INTEGER NOT NULL,
+  settled_seq    INTEGER NOT NULL DEFAULT 0,
+  sha256         BLOB,
+  PRIMARY KEY (dir_id, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX files_inode ON files (inode);
+CREATE INDEX files_unsettled ON files (version_seq) WHERE kind = 1 AND settled_seq < version_seq;
+
+-- Names that ended: by a deletion, a move, or another object in their place. Leads from a directory downwards.
+CREATE TABLE past_names (
+  dir_id   INTEGER NOT NULL,
+  name     BLOB NOT NULL,
+  to_seq   INTEGER NOT NULL,
+  file_id  INTEGER NOT NULL,
+  from_seq INTEGER NOT NULL,
+  kind     INTEGER,
+  PRIMARY KEY (dir_id, name, to_seq, file_id)
+) STRICT, WITHOUT ROWID;
+
+-- The history. A place is the directory and the name in it, as they were then.
+-- The record that first told of an object has its id as seq, so the index holds only the later ones.
+CREATE TABLE changes (
+  seq         INTEGER PRIMARY KEY,
+  at_ns       INTEGER NOT NULL,
+  op          INTEGER NOT NULL,
+  root_id     INTEGER NOT NULL,
+  file_id     INTEGER,
+  dir_id      INTEGER NOT NULL,
+  name        BLOB NOT NULL,
+  old_root_id INTEGER,
+  old_dir_id  INTEGER,
+  old_name    BLOB,
+  kind        INTEGER,
+  size        INTEGER,
+  mtime_ns    INTEGER,
+  ctime_ns    INTEGER,
+  dev         INTEGER,
+  inode       INTEGER,
+  mode        INTEGER,
+  uid         INTEGER,
+  gid         INTEGER,
+  nlink       INTEGER,
+  target      BLOB,
+  via         INTEGER NOT NULL,
+  by_pid      INTEGER,
+  by_uid      INTEGER,
+  by_exe      BLOB,
+  merged      INTEGER NOT NULL,
+  subtree     INTEGER NOT NULL,
+  extra       TEXT
+) STRICT;
+CREATE INDEX changes_file ON changes (file_id, seq) WHERE file_id <> seq;
+
+-- What Keepwatch did or decided. `path` is in the root, or for `config` the root's own; `detail` is a JSON object.
+CREATE TABLE acts (
+  seq     INTEGER PRIMARY KEY,
+  at_ns   INTEGER NOT NULL,
+  act     TEXT NOT NULL,
+  root_id INTEGER,
+  file_id INTEGER,
+  path    BLOB,
+  detail  TEXT NOT NULL,
+  extra   TEXT
+) STRICT;
+CREATE INDEX acts_file ON acts (file_id, seq) WHERE file_id IS NOT NULL;
+
+-- Stretches in which changes may have been missed, one row for each root they touch (0: no root was known then).
+CREATE TABLE gaps (
+  seq        INTEGER NOT NULL,
+  root_id    INTEGER NOT NULL,
+  path       BLOB NOT NULL,
+  reason     TEXT NOT NULL,
+  since_ns   INTEGER NOT NULL,
+  note       TEXT,
+  closed_seq INTEGER,
+  PRIMARY KEY (seq, root_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX gaps_open ON gaps (closed_seq) WHERE closed_seq IS NULL;
+
+-- The running maximum of `at` at every 1024th record: where a search for a moment starts.
+CREATE TABLE moments (
+  seq       INTEGER PRIMARY KEY,
+  max_at_ns INTEGER NOT NULL
+) STRICT;
+CREATE INDEX moments_at ON moments (max_at_ns, seq);
+
+CREATE TABLE cursors (
+  follower TEXT NOT NULL PRIMARY KEY,
+  journal  BLOB NOT NULL,
+  seq      INTEGER NOT NULL,
+  hash     BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Records of which a part could not be applied; the other part was, and so were the records behind them.
+CREATE TABLE problems (
+  seq    INTEGER NOT NULL,
+  part   TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  record TEXT NOT NULL,
+  PRIMARY KEY (seq, part)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO cursors VALUES ('inventory', x'', 0, x'');

@@ -1,0 +1,161 @@
+//! Whether anybody on this machine has a file open, or mapped shared, for writing: by a read lease, which the kernel
+//! grants only if nobody has. It is given back at once. See `fcntl(2)`, "Leases".
+//!
+//! It says nothing of writers on other machines.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::io::Errno;
+
+use super::sys;
+
+/// What the kernel says of writers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nobody had it open for writing.
+    NoWriter,
+    /// Somebody has.
+    Busy,
+    /// No lease can be had here: not a regular file, not our file, or not this file system.
+    Unsupported,
+}
+
+/// The answer to [`no_writer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Lease {
+    /// Whether there was a writer.
+    pub verdict: Verdict,
+    /// The file that was asked about, read while the lease was held where there was one: with
+    /// [`Verdict::NoWriter`] the caller compares it with the version that is to be settled.
+    pub stat: Stat,
+}
+
+/// Blocks SIGIO in the calling thread and all it starts: the default of that signal, by which a broken lease may
+/// be told, ends the process. For `main`, before it starts any thread.
+///
+/// # Errors
+/// None that is known.
+pub fn block_sigio() -> io::Result<()> {
+    sys::signal::block_sigio()
+}
+
+/// Asks whether `name` in `dir` has a writer. Costs a few microseconds; in these, another program's opening for
+/// writing waits, or fails with `EAGAIN` if it is non-blocking.
+///
+/// # Errors
+/// What `openat(2)` and `fstat(2)` say: above all `NotFound`, where the file is gone.
+pub fn no_writer(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Lease> {
+    let name = CString::new(name)?;
+    // A pipe or a device must not even be opened: that would be noticed on its other end.
+    let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)?;
+    if !is_file(&stat) {
+        return Ok(Lease { verdict: Verdict::Unsupported, stat });
+    }
+    let file = match open_quietly(dir, &name) {
+        Ok(file) => file,
+        // Another program's own lease is in the way, or it became a symbolic link.
+        Err(Errno::WOULDBLOCK) => return Ok(Lease { verdict: Verdict::Busy, stat }),
+        Err(Errno::LOOP) => return Ok(Lease { verdict: Verdict::Unsupported, stat }),
+        Err(errno) => return Err(errno.into()),
+    };
+    let opened = fstat(&file)?;
+    if !is_file(&opened) {
+        return Ok(Lease { verdict: Verdict::Unsupported, stat: opened });
+    }
+    if let Err(error) = sys::lease::take(file.as_fd()) {
+        let verdict = match Errno::from_io_error(&error) {
+            Some(Errno::WOULDBLOCK) => Verdict::Busy,
+            Some(Errno::INVAL | Errno::ACCESS | Errno::NOLCK | Errno::OPNOTSUPP | Errno::PERM) => Verdict::Unsupported,
+            _ => return Err(error),
+        };
+        return Ok(Lease { verdict, stat: opened });
+    }
+    let stat = fstat(&file);
+    sys::lease::give_back(file.as_fd())?;
+    Ok(Lease { verdict: Verdict::NoWriter, stat: stat? })
+}
+
+/// Opens for reading without leaving a trace in the access time, where that is allowed.
+fn open_quietly(dir: BorrowedFd<'_>, name: &CString) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+    match openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => openat(dir, name, flags, Mode::empty()),
+        opened => opened,
+    }
+}
+
+fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::watch::testing::open_dir;
+    use std::fs::{self, OpenOptions};
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixListener;
+
+    fn verdict(dir: &tempfile::TempDir, name: &str) -> Verdict {
+        no_writer(open_dir(dir.path()).as_fd(), name.as_bytes()).unwrap().verdict
+    }
+
+    #[test]
+    fn a_file_is_busy_as_long_as_it_is_open_for_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let writer = fs::File::create(&path).unwrap();
+        assert_eq!(verdict(&dir, "file"), Verdict::Busy);
+        let reader = fs::File::open(&path).unwrap();
+        drop(writer);
+        let lease = no_writer(open_dir(dir.path()).as_fd(), b"file").unwrap();
+        assert_eq!((lease.verdict, lease.stat.st_ino), (Verdict::NoWriter, fs::metadata(&path).unwrap().ino()));
+        drop(reader);
+    }
+
+    #[test]
+    fn the_lease_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, b"1").unwrap();
+        for _ in 0..100 {
+            assert_eq!(verdict(&dir, "file"), Verdict::NoWriter);
+            let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+            rustix::fs::open(&path, flags, Mode::empty()).expect("no lease is in the way");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        std::os::unix::fs::symlink("file", dir.path().join("link")).unwrap();
+        let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
+        rustix::fs::mknodat(open_dir(dir.path()), "pipe", FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for name in ["dir", "link", "socket", "pipe"] {
+            assert_eq!(verdict(&dir, name), Verdict::Unsupported, "{name}");
+        }
+        let gone = no_writer(open_dir(dir.path()).as_fd(), b"gone").unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_writer_who_opens_at_that_instant_ends_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, b"1").unwrap();
+        let writer = std::thread::spawn({
+            let path = path.clone();
+            move || (0..2000).for_each(|_| drop(OpenOptions::new().append(true).open(&path).unwrap()))
+        });
+        let dir = open_dir(dir.path());
+        while !writer.is_finished() {
+            assert_ne!(no_writer(dir.as_fd(), b"file").unwrap().verdict, Verdict::Unsupported);
+        }
+        writer.join().unwrap();
+    }
+}
