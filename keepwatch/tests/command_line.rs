@@ -167,3 +167,25 @@ fn pages_and_completions_cover_every_command() {
         assert_eq!((code, script.contains("accept")), (0, true), "{shell}");
     }
 }
+
+/// Every key of the settings stands in the table of `docs/operations.md`, with its default.
+#[test]
+fn the_manual_names_every_setting() {
+    let world = World::new();
+    let (_, shown, _) = world.run(&["config", "show", "--root", "r", "--json"]);
+    let entries: Vec<serde_json::Value> = serde_json::from_str(&shown).expect("a JSON array");
+    let manual =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md")).expect("the manual");
+    assert!(entries.len() > 12, "{shown}");
+    for entry in entries {
+        let key = entry["key"].as_str().expect("a key");
+        let key = if entry["section"] == "journal" { format!("journal.{key}") } else { key.to_owned() };
+        let row = manual.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+        let row = row.unwrap_or_else(|| panic!("`{key}` has no row in docs/operations.md"));
+        let default = entry["value"].to_string();
+        assert!(
+            ["state_dir", "path"].contains(&key.as_str()) || row.contains(&format!("| `{default}` |")),
+            "{row}: {default}"
+        );
+    }
+}

@@ -39,7 +39,7 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// More at once are turned away: each takes a thread.
-const CONNECTIONS_MAX: usize = 16;
+pub(super) const CONNECTIONS_MAX: usize = 16;
 /// A client that has connected says what it wants within this time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -1,16 +1,17 @@
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::access::Access;
 use super::address::{Address, SOCKET};
 use super::client::Client;
-use super::server::{Handler, Server};
+use super::server::{CONNECTIONS_MAX, Handler, Server};
 use super::*;
 use crate::lock::StateLock;
 
@@ -139,6 +140,49 @@ fn a_long_state_directory_is_no_obstacle() {
     let running = start(&"long/".repeat(40), None);
     assert!(running.dir.as_os_str().len() > 150);
     assert!(Client::new(&running.dir).call(&Request::Status {}, |_| Ok(())).is_ok());
+}
+
+#[test]
+fn more_connections_than_there_is_room_for_are_turned_away() {
+    let running = start("state", None);
+    let connect = || UnixStream::connect(Address::of(&running.dir).unwrap().path()).unwrap();
+    let held: Vec<UnixStream> = (0..CONNECTIONS_MAX).map(|_| connect()).collect();
+    let error = Client::new(&running.dir).call(&Request::Status {}, |_| Ok(())).unwrap_err();
+    assert_eq!(error.kind, Kind::Unreachable);
+    assert!(error.message.contains("busy"), "{error}");
+    // Their threads see the end of the connection and make room again.
+    drop(held);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Client::new(&running.dir).call(&Request::Status {}, |_| Ok(())).is_err() {
+        assert!(Instant::now() < deadline, "there is no room again");
+        std::thread::yield_now();
+    }
+}
+
+/// Works until it is told to end.
+struct Patient(Mutex<Receiver<()>>);
+
+impl Handler for Patient {
+    fn handle(&self, _: Request, _: &mut dyn FnMut(Value) -> std::io::Result<()>) -> Result<Value, CommandError> {
+        let _ = self.0.lock().unwrap().recv();
+        Ok(Value::Null)
+    }
+}
+
+#[test]
+fn a_busy_service_says_that_it_is_still_at_it() {
+    let base = tempfile::tempdir().unwrap();
+    let lock = StateLock::take(&base.path().join("state")).unwrap();
+    let (end, ended) = channel();
+    let handler = Arc::new(Patient(Mutex::new(ended)));
+    let _server = Server::start(&lock, Access::of_process(None), handler).unwrap();
+    let mut stream = UnixStream::connect(Address::of(lock.dir()).unwrap().path()).unwrap();
+    stream.write_all(b"{\"request\":\"sync\"}\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), r#"{"reply":"working"}"#);
+    drop(end);
+    let last = lines.find(|line| !line.contains("working")).unwrap();
+    assert_eq!((last.as_str(), lines.next()), (r#"{"reply":"done","data":null}"#, None));
 }
 
 #[test]

@@ -259,6 +259,8 @@ mod tests {
     fn json_lines_hold_what_was_promised_and_keep_any_name() {
         let line = text(shown(JsonLines::default(), b"a\"\\\n\xff", Some(&facts())));
         assert!(!line.trim_end().contains('\n'));
+        let hostile = text(shown(JsonLines::default(), "\u{7f}\u{9b}31m\u{2028}".as_bytes(), None));
+        assert!(hostile.contains(r#""path":"\u007f\u009b31m\u2028""#), "what a terminal obeys is escaped: {hostile}");
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let expected = serde_json::json!({
             "host": "preserve-1", "root": "records", "path": "a\"\\\n\u{fffd}", "path_b64": "YSJcCv8=",
