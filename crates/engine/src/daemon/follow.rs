@@ -72,7 +72,7 @@ impl Follower {
             if self.stop.load(Ordering::Acquire) && self.progress.applied() >= self.tail.head().seq {
                 return Ok(());
             }
-            self.tail.wait_past(self.progress.applied(), Instant::now() + WAIT_MAX);
+            let _ = self.tail.wait_past(self.progress.applied(), Instant::now() + WAIT_MAX);
             if self.tail.is_closed() && self.progress.applied() >= self.tail.head().seq {
                 return Ok(());
             }

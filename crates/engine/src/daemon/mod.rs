@@ -8,6 +8,7 @@ pub mod follow;
 pub mod fstree;
 pub mod journaled;
 pub mod ledger;
+pub mod preview;
 pub mod progress;
 pub mod replay;
 pub mod rules;

@@ -50,6 +50,8 @@ pub struct Job {
     pub inotify: Option<Arc<Inotify>>,
     /// An empty top directory is not to be believed: nothing below it is reported absent.
     pub doubt_empty: bool,
+    /// Only sets watches and tells where directories are, not what is in them.
+    pub silent: bool,
     /// Threads.
     pub threads: NonZeroUsize,
 }
@@ -220,7 +222,7 @@ impl Visitor for Comparer<'_> {
         token.key = Some(key.clone());
         if let Some(inotify) = &self.job.inotify {
             // Where the directory is must be known before the first event of it can come.
-            self.send(token, self.base(), Vec::new());
+            self.send(dir.path, token, self.base(), Vec::new());
             if let Err(error) = inotify.watch_dir(dir.fd, &key) {
                 self.fail(dir.path, &error);
             }
@@ -242,7 +244,9 @@ impl Visitor for Comparer<'_> {
             let parent = parent.clone().map(|key| (key, Box::from(entry.name)));
             descend.walk(&entry, Token { known, key: None, parent, chunked: false });
         }
-        self.send(token, base, compared.differences);
+        if !self.job.silent {
+            self.send(dir.path, token, base, compared.differences);
+        }
     }
 
     fn leave(&self, dir: &OpenDir<'_>, token: Token, outcome: Outcome) {
@@ -437,11 +441,11 @@ impl Comparer<'_> {
             if let Some((name, _)) = page.last() {
                 after.clone_from(name);
             }
-            self.send(token, base, differences);
+            self.send(dir.path, token, base, differences);
         }
     }
 
-    fn send(&self, token: &Token, base: Seq, mut differences: Vec<Difference>) {
+    fn send(&self, path: &RelPath, token: &Token, base: Seq, mut differences: Vec<Difference>) {
         let Some(key) = &token.key else { return };
         self.found.fetch_add(differences.len() as u64, Ordering::Relaxed);
         loop {
@@ -450,6 +454,7 @@ impl Comparer<'_> {
                 root: self.job.root,
                 via: self.job.via,
                 key: key.clone(),
+                path: path.clone(),
                 parent: token.parent.clone(),
                 base,
                 first: self.first,

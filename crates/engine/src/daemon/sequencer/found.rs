@@ -1,6 +1,6 @@
 //! What a scan found to differ from the inventory. It only proposes: each name is looked at again here.
 
-use keepwatch_journal::{Facts, FileType, Seq, Via};
+use keepwatch_journal::{Facts, FileType, RelPath, Seq, Via};
 
 use super::{More, Origin, Result, Sequencer, Spot, is_dir};
 use crate::daemon::compare::{Differs, differs};
@@ -18,6 +18,8 @@ pub struct Found {
     pub via: Via,
     /// The directory's identity.
     pub key: DirKey,
+    /// Where the scan met it, for people.
+    pub path: RelPath,
     /// Its parent's identity and its name there; `None` for a root's top directory.
     pub parent: Option<(DirKey, Box<[u8]>)>,
     /// Up to which record the inventory had come before it was compared.

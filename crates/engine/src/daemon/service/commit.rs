@@ -107,15 +107,28 @@ impl Service {
             let _ = done.join();
         }
         self.compressed_up_to = number;
+        let throw_away = self.mode == super::Mode::Look;
         let (disk, dir) = (std::sync::Arc::clone(&self.disk), self.journal_dir.clone());
         let head = self.sequencer.ledger.writer().head();
         self.compressor = std::thread::Builder::new()
             .name("compress".to_owned())
             .spawn(move || {
-                if let Err(error) = keepwatch_journal::compress_closed(&*disk, &dir, head) {
+                if throw_away {
+                    drop_closed(&dir);
+                } else if let Err(error) = keepwatch_journal::compress_closed(&*disk, &dir, head) {
                     tracing::warn!(error = %error, "closed journal files stay uncompressed for now");
                 }
             })
             .ok();
+    }
+}
+
+/// Removes all files of a journal that nobody keeps but the newest two.
+fn drop_closed(dir: &std::path::Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    for file in files.iter().rev().skip(2) {
+        let _ = std::fs::remove_file(file);
     }
 }

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
-use keepwatch_journal::{Disk, GapReason, Seq, Timestamp};
+use keepwatch_journal::{Disk, GapReason, RootName, Seq, Timestamp};
 
 use crate::clock::Clock;
 use crate::daemon::dirs::DirsError;
@@ -37,7 +37,8 @@ use crate::watch::mounts::MountWatch;
 use crate::watch::{Loss, Notice};
 
 pub use command::{Command, Reconciled};
-pub use start::{Handle, StartError, start};
+pub(in crate::daemon) use root::look_at_top;
+pub use start::{Handle, StartError, reconcile_once, start};
 pub use status::{FollowerStatus, HeldOpen, JournalStatus, RootStatus, Status};
 
 use commit::Commits;
@@ -59,6 +60,8 @@ pub enum Mode {
     Serve,
     /// Scan every root once, mend what differs, and end.
     Reconcile,
+    /// Watch, keep nothing: there is no inventory, and what is there already is not told of.
+    Look,
 }
 
 /// The service's own thread works on this.
@@ -91,6 +94,8 @@ struct Service {
     journal_dir: PathBuf,
     disk: Arc<dyn Disk>,
     ready: Option<Sender<()>>,
+    /// The one root that is to be reconciled; `None`: all.
+    only: Option<RootName>,
 }
 
 /// Somebody who waits for scans to be over.

@@ -21,7 +21,9 @@ impl Service {
     /// Looks at every root: whether it is there, and what is mounted below it.
     pub(super) fn check_roots(&mut self) -> Result<()> {
         for index in 0..self.roots.len() {
-            self.check_root(index)?;
+            if self.only.as_ref().is_none_or(|only| *only == self.roots[index].settings.name) {
+                self.check_root(index)?;
+            }
         }
         let absent = self.roots.iter().any(|root| root.present().is_none());
         self.absent_due = absent.then(|| self.clock.instant() + ABSENT_WAIT);
@@ -128,7 +130,7 @@ impl Service {
     }
 
     fn watch_top(&mut self, present: &Present, top: &Top) -> std::result::Result<(), String> {
-        if self.mode != super::Mode::Serve {
+        if self.mode == super::Mode::Reconcile {
             return Ok(());
         }
         match present.choice.method {
@@ -173,6 +175,7 @@ impl Service {
         if root.gap.is_some() {
             return;
         }
+        let reason = if self.mode == super::Mode::Look && reason == GapReason::Restart { GapReason::New } else { reason };
         let since = if matches!(reason, GapReason::Restart | GapReason::Torn) { self.sure_until() } else { None };
         let gap = Gap { root: Some(root.settings.name.clone()), path: RelPath::ROOT, reason, since, note };
         let seq = self.sequencer.ledger.append(Body::Gap(gap));
@@ -219,7 +222,7 @@ impl Service {
         let marks = self.roots[index].present().is_some_and(|present| present.choice.method == Method::Fanotify);
         let mut note = None;
         if marks
-            && self.mode == super::Mode::Serve
+            && self.mode != super::Mode::Reconcile
             && let Err(why) = self.sources.mark(fd.as_fd())
         {
             let why = format!("changes below {} are found by scans only: {why}", path.display());

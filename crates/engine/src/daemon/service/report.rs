@@ -16,7 +16,7 @@ use crate::watch::probe::Method;
 /// Events that were made just before may still be on their way through the kernel's queue.
 const SYNC_QUIET: Duration = Duration::from_millis(50);
 /// Whoever waits for a tree that never rests is answered after this time.
-const SYNC_MAX: Duration = Duration::from_secs(10);
+const SYNC_MAX: Duration = Duration::from_secs(2);
 
 impl Service {
     pub(super) fn obey(&mut self, command: Command) -> Result<()> {

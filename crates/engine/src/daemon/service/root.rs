@@ -85,9 +85,9 @@ pub(super) struct LastScan {
 }
 
 /// What was found at a root's path.
-pub(super) struct Top {
+pub(in crate::daemon) struct Top {
     pub(super) fd: OwnedFd,
-    pub(super) object: (u64, u64),
+    pub(in crate::daemon) object: (u64, u64),
     pub(super) identity: Identity,
 }
 
@@ -127,7 +127,7 @@ impl RootRun {
 }
 
 /// Opens what is at the root's path and says what it is. `Err`: why the root is absent.
-pub(super) fn look_at_top(path: &Path) -> Result<Top, String> {
+pub(in crate::daemon) fn look_at_top(path: &Path) -> Result<Top, String> {
     let shown = path.display();
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
     let fd = open(path, flags, Mode::empty()).map_err(|error| format!("{shown}: {error}"))?;

@@ -130,6 +130,9 @@ impl Service {
             return Ok(());
         }
         self.scans.retry = None;
+        if self.mode == Mode::Look {
+            self.forgo_scans();
+        }
         let full = self.roots.iter().position(|root| root.scan_wanted && root.present().is_some());
         let (index, at) = match full {
             Some(index) => (index, RelPath::ROOT),
@@ -152,6 +155,17 @@ impl Service {
         self.sequencer.committed();
         self.start_scan(index, at);
         Ok(())
+    }
+
+    /// Where nothing is kept a scan has only to set watches, where those are set on directories.
+    fn forgo_scans(&mut self) {
+        for root in &mut self.roots {
+            let watches = root.present().is_some_and(|present| present.choice.method == Method::Inotify);
+            if root.scan_wanted && !watches {
+                root.scan_wanted = false;
+                root.gap = None;
+            }
+        }
     }
 
     fn start_scan(&mut self, index: usize, at: RelPath) {
@@ -177,6 +191,7 @@ impl Service {
             rules: self.sequencer.roots[index].rules.clone(),
             inotify: if method == Method::Inotify { self.sources.inotify() } else { None },
             doubt_empty,
+            silent: full && self.mode == Mode::Look,
             threads: self.settings.scan_threads,
         };
         let cancel = Arc::new(AtomicBool::new(false));
@@ -341,7 +356,9 @@ impl Service {
     /// Whether every root that is there was scanned, and all that came of it is journaled.
     pub(super) fn all_reconciled(&self) -> bool {
         debug_assert!(self.mode == Mode::Reconcile);
-        self.scans.is_idle()
+        self.commands.is_empty()
+            && self.reconcilers.is_empty()
+            && self.scans.is_idle()
             && !self.sequencer.has_doubts()
             && self.roots.iter().all(|root| root.present().is_none() || (root.gap.is_none() && !root.scan_wanted))
     }
@@ -370,8 +387,11 @@ impl Service {
         let (present, absent): (Vec<usize>, Vec<usize>) =
             named.into_iter().partition(|index| self.roots[*index].present().is_some());
         for index in &present {
+            // A scan of all of it that runs already will do: what changes behind it is watched.
+            if !self.scans.is_scanning(self.roots[*index].no) || self.roots[*index].gap.is_none() {
+                self.roots[*index].scan_wanted = true;
+            }
             self.open_gap(*index, keepwatch_journal::GapReason::Asked, None);
-            self.roots[*index].scan_wanted = true;
         }
         let sum = Reconciled { absent: absent.len() as u64, ..Reconciled::default() };
         if present.is_empty() {

@@ -7,14 +7,14 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use keepwatch_journal::{
-    Body, Config, Disk, GapReason, OpenError, RealDisk, Recovery, RelPath, Timestamp, Via, Writer, WriterOptions,
+    Body, Config, Disk, GapReason, OpenError, RealDisk, Recovery, RootName, RelPath, Timestamp, Via, Writer, WriterOptions,
 };
 
 use super::commit::Commits;
 use super::root::RootRun;
 use super::scans::Scans;
 use super::sources::{Sources, own_dirs};
-use super::{Command, Mode, Service, ServiceError};
+use super::{Command, Mode, Reconciled, Service, ServiceError};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::dirs::{Dirs, DirsError, RootNo};
 use crate::daemon::follow::Follower;
@@ -31,6 +31,8 @@ use crate::inventory::{Host, Inventory, InventoryError};
 use crate::watch::mounts::MountWatch;
 use crate::watch::settle::Patience;
 
+/// Commands that may wait to be heard.
+const COMMANDS_MAX: usize = 64;
 /// How long a file must have stayed the same after its close where only this machine writes and no lease can be had.
 const SETTLE_CLOSED: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -138,6 +140,32 @@ impl Handle {
 /// # Errors
 /// [`StartError`], with nothing changed.
 pub fn start(settings: Settings, mode: Mode) -> Result<Handle, StartError> {
+    let (commands, heard) = bounded(COMMANDS_MAX);
+    begin(settings, mode, None, commands, heard)
+}
+
+/// Scans one root, or all, mends what differs, and ends. The receiver is told what came of it.
+///
+/// # Errors
+/// [`StartError`], with nothing changed.
+pub fn reconcile_once(
+    settings: Settings,
+    root: Option<RootName>,
+) -> Result<(Handle, Receiver<Result<Reconciled, String>>), StartError> {
+    let (commands, heard) = bounded(COMMANDS_MAX);
+    let (done, result) = bounded(1);
+    // The channel is empty and open: this cannot fail.
+    let _ = commands.send(Command::Reconcile { root: root.clone(), done });
+    Ok((begin(settings, Mode::Reconcile, root, commands, heard)?, result))
+}
+
+fn begin(
+    settings: Settings,
+    mode: Mode,
+    only: Option<RootName>,
+    commands: Sender<Command>,
+    heard: Receiver<Command>,
+) -> Result<Handle, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     super::overlap::check(&settings.roots).map_err(StartError::Overlap)?;
     let roots = sequenced_roots(&settings)?;
@@ -159,13 +187,17 @@ pub fn start(settings: Settings, mode: Mode) -> Result<Handle, StartError> {
         progress: Arc::clone(&progress),
         stop: Arc::new(AtomicBool::new(false)),
     };
-    let follower = std::thread::Builder::new().name("inventory".to_owned()).spawn(|| follower.run())?;
+    let follower = match mode {
+        Mode::Look => None,
+        Mode::Serve | Mode::Reconcile => {
+            Some(std::thread::Builder::new().name("inventory".to_owned()).spawn(|| follower.run())?)
+        }
+    };
     let dirs = Dirs::create(Some(&state.path().join("dirs.db")))?;
-    let ledger = Journaled::new(writer, view, Arc::clone(&progress), Arc::clone(&clock));
+    let ledger = Journaled::new(writer, view, Arc::clone(&progress), Arc::clone(&clock), mode == Mode::Look);
     let tree = FsTree::new(settings.roots.iter().map(|root| root.path.clone()));
     let sequencer = Sequencer::new(tree, ledger, roots, dirs, Arc::clone(&clock));
     let first_gap = if recovery.torn.is_empty() { GapReason::Restart } else { GapReason::Torn };
-    let (commands, heard) = bounded(64);
     let (ready, is_ready) = bounded(1);
     let service = Service {
         mode,
@@ -188,12 +220,13 @@ pub fn start(settings: Settings, mode: Mode) -> Result<Handle, StartError> {
         started,
         last_at: recovery.last_at,
         first_gap,
-        follower: Some(follower),
+        follower,
         compressor: None,
         compressed_up_to: u64::MAX,
         journal_dir: state.journal(),
         disk,
         ready: Some(ready),
+        only,
         state,
         settings,
         clock,
@@ -205,7 +238,7 @@ pub fn start(settings: Settings, mode: Mode) -> Result<Handle, StartError> {
 }
 
 fn mount_watch(mode: Mode) -> Option<MountWatch> {
-    if mode != Mode::Serve {
+    if mode == Mode::Reconcile {
         return None;
     }
     MountWatch::start()
