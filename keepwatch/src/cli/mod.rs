@@ -3,8 +3,17 @@
 pub mod completions;
 pub mod config;
 pub mod init;
+pub mod journal;
+pub mod log;
+pub mod ls;
 pub mod man;
+pub mod place;
+pub mod reconcile;
+pub mod replay;
 pub mod root;
+pub mod run;
+pub mod status;
+pub mod watch;
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -42,6 +51,22 @@ Exit codes:
 /// Each command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the service: watch, journal, keep the inventory
+    Run(run::Args),
+    /// Print changes as they happen, keep nothing
+    Watch(watch::Args),
+    /// Say how the service is, and what needs a person
+    Status(status::Args),
+    /// Print a file's history, across renames
+    Log(log::Args),
+    /// List the inventory, now or at a time
+    Ls(ls::Args),
+    /// Compare a root with the inventory, journal and report what differs
+    Reconcile(reconcile::Args),
+    /// Rebuild the inventory from the journal
+    Replay(replay::Args),
+    /// Verify the journal's chain, print its head or its records
+    Journal(journal::Args),
     /// Write a commented configuration and make the state directory
     Init(init::Args),
     /// Check the configuration, or show what is in force
@@ -61,6 +86,14 @@ impl Command {
     /// Whatever the command ends in.
     pub fn run(&self, context: &Context) -> Result<Outcome, CommandError> {
         match self {
+            Command::Run(args) => run::run(args, context),
+            Command::Watch(args) => watch::run(args, context),
+            Command::Status(args) => status::run(args, context),
+            Command::Log(args) => log::run(args, context),
+            Command::Ls(args) => ls::run(args, context),
+            Command::Reconcile(args) => reconcile::run(args, context),
+            Command::Replay(args) => replay::run(args, context),
+            Command::Journal(args) => journal::run(args, context),
             Command::Init(args) => init::run(args, context),
             Command::Config(args) => config::run(args, context),
             Command::Root(args) => root::run(args, context),

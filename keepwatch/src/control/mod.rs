@@ -11,8 +11,6 @@ pub mod server;
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,14 +24,10 @@ pub enum Request {
     Status {},
     /// Return when everything noticed up to now is in the journal and the inventory.
     Sync {},
-    /// Walk a root, or a part of it, journal what had changed unseen, and report it.
+    /// Walk a root, journal what had changed unseen, and say what that came to.
     Reconcile {
         /// Which; all if none is named.
         root: Option<String>,
-        /// Below which directory of it.
-        path: Option<WirePath>,
-        /// Only report.
-        dry_run: bool,
     },
     /// Take the disk that is there now as the root's.
     RootAccept {
@@ -89,15 +83,6 @@ pub enum WireKind {
     Bug,
 }
 
-/// Bytes of a path: readable, and exact where they are not UTF-8, as in the journal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WirePath {
-    path: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    path_b64: Option<String>,
-}
-
 /// A request is longer than this only by mistake or malice: a path has at most 4 096 bytes.
 pub(crate) const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 /// A line of an answer; the status of very many roots is the longest.
@@ -108,28 +93,6 @@ pub(crate) const WORKING_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Either side gives up if the other takes in nothing for so long.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-
-impl WirePath {
-    /// These bytes.
-    #[must_use]
-    pub fn new(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => WirePath { path: text.to_owned(), path_b64: None },
-            Err(_) => {
-                WirePath { path: String::from_utf8_lossy(bytes).into_owned(), path_b64: Some(BASE64.encode(bytes)) }
-            }
-        }
-    }
-
-    /// The bytes; `None` if what was sent is not base64.
-    #[must_use]
-    pub fn to_bytes(&self) -> Option<Vec<u8>> {
-        match &self.path_b64 {
-            Some(exact) => BASE64.decode(exact).ok(),
-            None => Some(self.path.clone().into_bytes()),
-        }
-    }
-}
 
 impl From<CommandError> for Reply {
     fn from(error: CommandError) -> Self {
@@ -163,25 +126,11 @@ mod tests {
 
     #[test]
     fn requests_are_plain_json_lines() {
-        let request = Request::Reconcile {
-            root: Some("records".to_owned()),
-            path: Some(WirePath::new(b"a/\xff")),
-            dry_run: true,
-        };
+        let request = Request::Reconcile { root: Some("records".to_owned()) };
         let line = serde_json::to_string(&request).unwrap();
-        assert_eq!(
-            line,
-            r#"{"request":"reconcile","root":"records","path":{"path":"a/�","path_b64":"YS//"},"dry_run":true}"#
-        );
+        assert_eq!(line, r#"{"request":"reconcile","root":"records"}"#);
         assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
         assert_eq!(serde_json::to_string(&Request::Status {}).unwrap(), r#"{"request":"status"}"#);
-    }
-
-    #[test]
-    fn a_path_keeps_its_bytes() {
-        for bytes in [b"plain".as_slice(), b"\xff\xfe/\n", b""] {
-            assert_eq!(WirePath::new(bytes).to_bytes().as_deref(), Some(bytes));
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,6 @@ use super::access::{Access, Peer};
 use super::address::{Address, SOCKET};
 use super::{REQUEST_BYTES_MAX, Reply, Request, SILENCE_MAX, WORKING_INTERVAL, WRITE_TIMEOUT};
 use crate::error::{CommandError, Kind};
-use crate::lock::StateLock;
 
 /// What the service does with a request.
 pub trait Handler: Send + Sync + 'static {
@@ -52,18 +51,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the socket and serves it. The lock shows that no other service can be behind a socket that is already there.
+    /// Binds the socket in a state directory that this process has taken: no other service can be behind a socket that is
+    /// already there.
     ///
     /// # Errors
     /// If the socket cannot be bound or opened to the group.
-    pub fn start(lock: &StateLock, access: Access, handler: Arc<dyn Handler>) -> io::Result<Self> {
-        let socket = lock.dir().join(SOCKET);
+    pub fn start(dir: &Path, access: Access, handler: Arc<dyn Handler>) -> io::Result<Self> {
+        let socket = dir.join(SOCKET);
         match std::fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(Address::of(lock.dir())?.path())?;
-        open_to(lock, access)?;
+        let listener = UnixListener::bind(Address::of(dir)?.path())?;
+        open_to(dir, access)?;
         listener.set_nonblocking(true)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let acceptor = Acceptor { listener, stop: Arc::clone(&stop), access, handler, connections: Arc::default() };
@@ -84,15 +84,15 @@ impl Drop for Server {
 }
 
 /// The socket is the owner's alone, or the group's too; then the group must also be able to pass the directory.
-fn open_to(lock: &StateLock, access: Access) -> io::Result<()> {
-    let socket = lock.dir().join(SOCKET);
+fn open_to(dir: &Path, access: Access) -> io::Result<()> {
+    let socket = dir.join(SOCKET);
     let (dir_mode, socket_mode) = if access.group.is_some() { (0o710, 0o660) } else { (0o700, 0o600) };
     if access.group.is_some() {
-        std::os::unix::fs::chown(lock.dir(), None, access.group)?;
+        std::os::unix::fs::chown(dir, None, access.group)?;
         std::os::unix::fs::chown(&socket, None, access.group)?;
     }
     std::fs::set_permissions(&socket, Permissions::from_mode(socket_mode))?;
-    std::fs::set_permissions(lock.dir(), Permissions::from_mode(dir_mode))
+    std::fs::set_permissions(dir, Permissions::from_mode(dir_mode))
 }
 
 struct Acceptor {

@@ -13,7 +13,6 @@ use super::address::{Address, SOCKET};
 use super::client::Client;
 use super::server::{CONNECTIONS_MAX, Handler, Server};
 use super::*;
-use crate::lock::StateLock;
 
 /// Answers each request in its own way.
 struct Example;
@@ -45,16 +44,15 @@ impl Handler for Example {
 struct Running {
     _base: tempfile::TempDir,
     dir: PathBuf,
-    lock: StateLock,
     server: Option<Server>,
 }
 
 fn start(below: &str, group: Option<u32>) -> Running {
     let base = tempfile::tempdir().unwrap();
     let dir = base.path().join(below);
-    let lock = StateLock::take(&dir).unwrap();
-    let server = Server::start(&lock, Access::of_process(group), Arc::new(Example)).unwrap();
-    Running { _base: base, dir, lock, server: Some(server) }
+    std::fs::create_dir_all(&dir).unwrap();
+    let server = Server::start(&dir, Access::of_process(group), Arc::new(Example)).unwrap();
+    Running { _base: base, dir, server: Some(server) }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -111,7 +109,7 @@ fn a_socket_left_behind_is_replaced() {
     running.server = None;
     drop(UnixListener::bind(running.dir.join(SOCKET)).unwrap());
     assert!(running.dir.join(SOCKET).exists());
-    running.server = Some(Server::start(&running.lock, Access::of_process(None), Arc::new(Example)).unwrap());
+    running.server = Some(Server::start(&running.dir, Access::of_process(None), Arc::new(Example)).unwrap());
     assert!(Client::new(&running.dir).is_running());
 }
 
@@ -126,12 +124,13 @@ fn only_the_owner_or_the_group_can_open_the_socket() {
 #[test]
 fn a_peer_who_may_not_is_told_so() {
     let base = tempfile::tempdir().unwrap();
-    let lock = StateLock::take(&base.path().join("state")).unwrap();
+    let dir = base.path().join("state");
+    std::fs::create_dir(&dir).unwrap();
     // Root may always, so as root there is nobody here to turn away.
     let us = rustix::process::geteuid();
     let access = Access { owner: us.as_raw() + 1, group: None };
-    let _server = Server::start(&lock, access, Arc::new(Example)).unwrap();
-    let answer = Client::new(lock.dir()).call(&Request::Status {}, |_| Ok(()));
+    let _server = Server::start(&dir, access, Arc::new(Example)).unwrap();
+    let answer = Client::new(&dir).call(&Request::Status {}, |_| Ok(()));
     assert_eq!(answer.is_ok(), us.is_root());
 }
 
@@ -172,11 +171,12 @@ impl Handler for Patient {
 #[test]
 fn a_busy_service_says_that_it_is_still_at_it() {
     let base = tempfile::tempdir().unwrap();
-    let lock = StateLock::take(&base.path().join("state")).unwrap();
+    let dir = base.path().join("state");
+    std::fs::create_dir(&dir).unwrap();
     let (end, ended) = channel();
     let handler = Arc::new(Patient(Mutex::new(ended)));
-    let _server = Server::start(&lock, Access::of_process(None), handler).unwrap();
-    let mut stream = UnixStream::connect(Address::of(lock.dir()).unwrap().path()).unwrap();
+    let _server = Server::start(&dir, Access::of_process(None), handler).unwrap();
+    let mut stream = UnixStream::connect(Address::of(&dir).unwrap().path()).unwrap();
     stream.write_all(b"{\"request\":\"sync\"}\n").unwrap();
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     assert_eq!(lines.next().unwrap(), r#"{"reply":"working"}"#);

@@ -1,0 +1,102 @@
+//! `keepwatch ls`: the inventory.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use keepwatch_engine::inventory::{ListQuery, Listing as Listed};
+use keepwatch_journal::RelPath;
+
+use super::{Context, place};
+use crate::engine;
+use crate::error::{CommandError, Outcome};
+use crate::show::ls::{JsonLines, Listing, Long, Null, Row};
+use crate::units;
+
+/// Flags of `keepwatch ls`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  keepwatch ls /srv/records/2024
+  keepwatch ls --at 2026-11-01T12:00:00Z
+  keepwatch ls --at '2h ago' --json")]
+pub struct Args {
+    /// What to list, with all below it; everything unless it is said
+    pub path: Option<PathBuf>,
+    /// As it was at this moment: RFC 3339, a date, or `2h ago`
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Only paths, raw, each ended by a NUL byte
+    #[arg(short = '0', long, conflicts_with = "json")]
+    pub null: bool,
+}
+
+/// Lists.
+///
+/// # Errors
+/// If there is no inventory, or the path lies in no root.
+pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
+    let settings = context.settings(&[])?.settings;
+    let now = jiff::Zoned::now();
+    let at = args.at.as_deref().map(|at| units::parse_moment(at, &now)).transpose()?;
+    engine::catch_up(&settings.state_dir);
+    let view = engine::view(&settings.state_dir)?;
+    let place = match &args.path {
+        Some(path) => Some(place::find(path, &context.environment.current_dir, &view)?),
+        None => None,
+    };
+    let host = view.host()?;
+    let dirs: HashMap<_, _> =
+        view.roots()?.into_iter().map(|root| (root.name, root.dir.unwrap_or_default())).collect();
+    let query = ListQuery {
+        root: place.as_ref().map(|place| place.root.clone()),
+        path: place.map_or(RelPath::ROOT, |place| place.path),
+        at,
+    };
+    let mut listing: Box<dyn Listing> = match (context.globals.json, args.null) {
+        (true, _) => Box::new(JsonLines::default()),
+        (_, true) => Box::new(Null::default()),
+        _ => Box::new(Long::new(now.time_zone().clone())),
+    };
+    let mut listed: Option<Listed> = None;
+    let mut rows = 0_u64;
+    super::print(|out| {
+        let mut result = Ok(());
+        let done = view.list(&query, |name| {
+            if name.path.is_root() {
+                return ControlFlow::Continue(());
+            }
+            let row = Row {
+                host: &host,
+                root: name.root.as_str(),
+                root_path: dirs.get(&name.root).map_or(b"", |dir| &**dir),
+                path: name.path.as_bytes(),
+                facts: name.facts.as_ref(),
+                sha256: name.sha256.as_ref(),
+            };
+            rows += 1;
+            result = listing.row(&row, out);
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        listed = Some(done.map_err(std::io::Error::other)?);
+        result
+    })?;
+    let uncertain = listed.is_some_and(|listed| listed.uncertain);
+    if uncertain && !context.globals.quiet {
+        tell_uncertain(args.at.is_some());
+    }
+    if rows == 0 && args.path.is_some() && !query.path.is_root() {
+        return Err(CommandError::new(crate::error::Kind::Findings, "the inventory knows nothing of that name")
+            .hint("`keepwatch log PATH` tells whether it ever did"));
+    }
+    Ok(Outcome::Fine)
+}
+
+fn tell_uncertain(past: bool) {
+    use std::io::Write as _;
+    let when = if past { "was" } else { "is" };
+    let _ = writeln!(
+        std::io::stderr(),
+        "uncertain: a gap {when} open then, so changes may have been missed; see `keepwatch log --do gap`"
+    );
+}

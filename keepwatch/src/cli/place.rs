@@ -1,0 +1,69 @@
+//! Which root and which path in it a person means.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use keepwatch_engine::inventory::{RootRow, View};
+use keepwatch_journal::{RelPath, RootName};
+
+use crate::error::CommandError;
+use crate::show::safe::Safe;
+
+/// A root, and a path in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The root.
+    pub root: RootName,
+    /// The path in it; empty: all of it.
+    pub path: RelPath,
+}
+
+/// Finds the root that a path lies in. What the path names need not exist any more.
+///
+/// # Errors
+/// If it lies in none; the error names the roots that there are.
+pub fn find(path: &Path, current_dir: &Path, view: &View) -> Result<Place, CommandError> {
+    let absolute = clean(&current_dir.join(path));
+    let roots = view.roots()?;
+    let within = |root: &RootRow| {
+        let dir = Path::new(std::ffi::OsStr::from_bytes(root.dir.as_deref()?));
+        let rel = absolute.strip_prefix(dir).ok()?.as_os_str().as_bytes().to_vec();
+        Some((dir.as_os_str().len(), Place { root: root.name.clone(), path: RelPath::new(rel).ok()? }))
+    };
+    let best = roots.iter().filter_map(within).max_by_key(|(len, _)| *len);
+    best.map(|(_, place)| place).ok_or_else(|| {
+        let dirs: Vec<String> = roots
+            .iter()
+            .filter_map(|root| root.dir.as_deref())
+            .map(|dir| Safe(dir).to_string())
+            .collect();
+        let known = if dirs.is_empty() { "none yet".to_owned() } else { dirs.join(", ") };
+        CommandError::usage(format!("{} lies in no root", Safe::path(&absolute))).hint(format!("the roots are: {known}"))
+    })
+}
+
+/// Without `.` and `..`, by the words alone: symbolic links are not followed, for the path may be of the past.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::CurDir => {}
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_go_and_bytes_stay() {
+        assert_eq!(clean(Path::new("/a/./b/../c")), Path::new("/a/c"));
+        assert_eq!(clean(Path::new("/../x")), Path::new("/x"));
+    }
+}

@@ -1,0 +1,36 @@
+//! `keepwatch status`: how the service is.
+
+use super::Context;
+use crate::control::Request;
+use crate::control::client::Client;
+use crate::error::{CommandError, Kind, Outcome};
+use crate::service::without_service;
+use crate::show::status::Status;
+use crate::{engine, lock};
+
+/// Flags of `keepwatch status`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Ends with 1 if something needs attention: a root is absent, a follower has stopped, a person has to decide.")]
+pub struct Args {}
+
+/// Asks the service, or the inventory where none runs.
+///
+/// # Errors
+/// If neither can be read.
+pub fn run(_args: &Args, context: &Context) -> Result<Outcome, CommandError> {
+    let settings = context.settings(&[])?.settings;
+    let dir = &settings.state_dir;
+    let status = match Client::new(dir).call(&Request::Status {}, |_| Ok(())) {
+        Ok(answer) => Status::from_answer(answer)?,
+        Err(error) if error.kind == Kind::Unreachable && lock::holder(dir).is_none() => {
+            let host = settings.host.clone().unwrap_or_else(engine::host_name);
+            without_service(&engine::view(dir)?, host, dir)?
+        }
+        Err(error) => return Err(error),
+    };
+    super::print(|out| {
+        if context.globals.json { writeln!(out, "{}", serde_json::to_string(&status)?) } else { write!(out, "{status}") }
+    })?;
+    Ok(if status.has_findings() { Outcome::Findings } else { Outcome::Fine })
+}
