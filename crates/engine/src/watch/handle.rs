@@ -93,7 +93,12 @@ pub fn child_key(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<DirKey> {
 /// `ESTALE` where the object is gone; `EOPNOTSUPP` for a key without a handle; else what `open_by_handle_at(2)` says.
 pub fn open_by_key(mount: BorrowedFd<'_>, key: &DirKey, flags: OFlags) -> io::Result<OwnedFd> {
     let handle = key.handle().ok_or(Errno::OPNOTSUPP)?;
-    handle::open(mount, &handle, flags.bits().cast_signed())
+    let opened = handle::open(mount, &handle, flags.bits().cast_signed())?;
+    // The kernel may still find an object that was removed a moment ago.
+    if fstat(&opened)?.st_nlink == 0 {
+        return Err(Errno::STALE.into());
+    }
+    Ok(opened)
 }
 
 /// Whether the file system makes no handles, or a sandbox's system call filter keeps them from us.

@@ -123,10 +123,8 @@ fn an_unmount_is_told_and_not_hindered() {
 
 #[test]
 fn an_overflow_of_the_queue_is_a_loss_at_its_place() {
-    let (_source, shared) = {
-        let shared = Arc::new(Shared { fd: init().unwrap(), watches: Mutex::default() });
-        (Arc::clone(&shared), shared)
-    };
+    // Without a reader thread, which would be too quick for that.
+    let shared = Arc::new(Shared { fd: init().unwrap(), watches: Mutex::default() });
     let dir = tempfile::tempdir().unwrap();
     let here = key(dir.path());
     let wd = add_watch(shared.fd.as_fd(), open_dir(dir.path()).as_fd(), 0).unwrap();
@@ -144,18 +142,4 @@ fn an_overflow_of_the_queue_is_a_loss_at_its_place() {
     let last = notices.pop().unwrap();
     assert_eq!(last, Notice::Lost(Loss::KernelQueue));
     assert_eq!(events(&notices).count(), notices.len(), "one loss, and all events before it");
-}
-
-#[test]
-fn a_reached_limit_names_the_setting_its_value_and_the_number_needed() {
-    let error = limit("watch a directory", WATCHES, u64::MAX / 2, Errno::NOSPC);
-    let current = fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").unwrap();
-    let text = error.to_string();
-    let expected = format!(
-        "cannot watch a directory: the limit fs.inotify.max_user_watches is {}, at least {needed} are needed; \
-         raise it with `sysctl -w fs.inotify.max_user_watches={needed}`",
-        current.trim(),
-        needed = u64::MAX / 2,
-    );
-    assert_eq!(text, expected);
 }
