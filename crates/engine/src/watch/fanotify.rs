@@ -149,6 +149,8 @@ fn refusal(action: &'static str, source: io::Error) -> WatchError {
         Some(Errno::PERM | Errno::ACCESS) => {
             return WatchError::Privilege { action, capability: "CAP_SYS_ADMIN", source };
         }
+        Some(Errno::MFILE) => return WatchError::limit(action, "fs.fanotify.max_user_groups", 1, source),
+        Some(Errno::NOSPC) => return WatchError::limit(action, "fs.fanotify.max_user_marks", 1, source),
         Some(Errno::XDEV) => "it is a btrfs subvolume, whose events would carry another file system's id",
         Some(Errno::OPNOTSUPP | Errno::NODEV) => "the file system has no file handles or no id",
         Some(Errno::INVAL | Errno::NOSYS) => "the kernel is older than Linux 5.17",

@@ -93,10 +93,80 @@ pub fn child_key(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<DirKey> {
 /// `ESTALE` where the object is gone; `EOPNOTSUPP` for a key without a handle; else what `open_by_handle_at(2)` says.
 pub fn open_by_key(mount: BorrowedFd<'_>, key: &DirKey, flags: OFlags) -> io::Result<OwnedFd> {
     let handle = key.handle().ok_or(Errno::OPNOTSUPP)?;
-    handle::open(mount, &handle, flags.bits().cast_signed())
+    let opened = handle::open(mount, &handle, flags.bits().cast_signed())?;
+    // The kernel may still find an object that was removed a moment ago.
+    if fstat(&opened)?.st_nlink == 0 {
+        return Err(Errno::STALE.into());
+    }
+    Ok(opened)
 }
 
 /// Whether the file system makes no handles, or a sandbox's system call filter keeps them from us.
 fn has_no_handles(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::OVERFLOW))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::watch::testing::{Mount, given, open_dir};
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn without_handles_a_key_is_device_and_inode() {
+        let Some(mount) = given("without_handles_a_key_is_device_and_inode", Mount::overlay()) else { return };
+        fs::create_dir(mount.at.join("dir")).unwrap();
+        let dir = open_dir(&mount.at.join("dir"));
+        let stat = fs::metadata(mount.at.join("dir")).unwrap();
+        let key = dir_key(dir.as_fd()).unwrap();
+        assert_eq!(&*key.0, [&b"i"[..], &stat.dev().to_ne_bytes(), &stat.ino().to_ne_bytes()].concat());
+        assert_eq!(key.fsid(), None);
+        let refused = open_by_key(dir.as_fd(), &key, OFlags::PATH).unwrap_err();
+        assert_eq!(Errno::from_io_error(&refused), Some(Errno::OPNOTSUPP));
+    }
+
+    #[test]
+    fn a_childs_key_is_its_own_also_across_a_mount_point_and_of_a_link() {
+        let test = "a_childs_key_is_its_own_also_across_a_mount_point_and_of_a_link";
+        let Some(mount) = given(test, Mount::tmpfs()) else { return };
+        let parent = open_dir(mount.at.parent().unwrap());
+        let inside = dir_key(open_dir(&mount.at).as_fd()).unwrap();
+        assert_eq!(child_key(parent.as_fd(), mount.at.file_name().unwrap().as_encoded_bytes()).unwrap(), inside);
+        assert_eq!(child_key(open_dir(&mount.at).as_fd(), b"").unwrap(), inside);
+        std::os::unix::fs::symlink(".", mount.at.join("link")).unwrap();
+        assert_ne!(child_key(open_dir(&mount.at).as_fd(), b"link").unwrap(), inside);
+        let gone = child_key(parent.as_fd(), b"gone").unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_directory_that_takes_the_place_of_another_has_another_key() {
+        let Some(mount) = given("a_directory_that_takes_the_place_of_another", Mount::on_loop("ext4")) else { return };
+        let (dir, top) = (mount.at.join("dir"), open_dir(&mount.at));
+        let make = || {
+            fs::create_dir(&dir).unwrap();
+            (child_key(top.as_fd(), b"dir").unwrap(), fs::metadata(&dir).unwrap().ino())
+        };
+        let (before, inode_before) = make();
+        fs::remove_dir(&dir).unwrap();
+        let (after, inode_after) = make();
+        assert_eq!(inode_before, inode_after, "ext4 uses an inode again at once");
+        assert_ne!(before, after);
+        let stale = open_by_key(top.as_fd(), &before, OFlags::PATH).unwrap_err();
+        assert_eq!(Errno::from_io_error(&stale), Some(Errno::STALE));
+    }
+
+    #[test]
+    fn a_key_that_was_cut_or_made_up_opens_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = open_dir(dir.path());
+        let sound = dir_key(mount.as_fd()).unwrap();
+        for len in 0..sound.0.len() {
+            assert!(open_by_key(mount.as_fd(), &DirKey(sound.0[..len].into()), OFlags::PATH).is_err(), "{len}");
+        }
+        let endless = DirKey([&sound.0[..], &[0; 200]].concat().into());
+        assert!(open_by_key(mount.as_fd(), &endless, OFlags::PATH).is_err());
+    }
 }

@@ -13,7 +13,8 @@ use std::str::FromStr;
 use rustix::fs::{Mode, OFlags, fstat, openat};
 
 use super::DirKey;
-use super::handle::{dir_key, fsid_of};
+use super::handle::{HANDLE_TAG, dir_key, fsid_of};
+use super::magic::FsMagic;
 use super::sys::fs_uuid;
 
 /// Where udev keeps a link to each block device under its file system's UUID.
@@ -77,19 +78,25 @@ pub fn root_identity(dir: BorrowedFd<'_>) -> io::Result<Identity> {
     };
     let top = match dir_key(opened)? {
         // Behind the tag and the file system's id: the handle's type and bytes.
-        DirKey(key) if key.first() == Some(&super::handle::HANDLE_TAG) => Top::Handle(key[9..].to_vec()),
+        DirKey(key) if key.first() == Some(&HANDLE_TAG) => Top::Handle(key[9..].to_vec()),
         _ => Top::Inode(fstat(opened)?.st_ino),
     };
     Ok(Identity { filesystem, top })
 }
 
-/// From the file system itself, else from udev.
+/// From the file system itself, else from udev. Older kernels, and file systems without a UUID of this form, answer
+/// with several different errors, which all mean the same here.
 fn filesystem_uuid(dir: BorrowedFd<'_>) -> io::Result<Option<String>> {
-    match fs_uuid::get(dir) {
-        Ok(bytes) if bytes.iter().any(|byte| *byte != 0) => Ok(Some(uuid_text(&bytes))),
-        // Older kernels, and file systems without a UUID of this form, answer with several different errors.
-        _ => Ok(uuid_by_device(Path::new(BY_UUID), fstat(dir)?.st_dev)),
+    let is_set = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
+    if let Some(bytes) = fs_uuid::get(dir).ok().filter(|bytes| is_set(bytes)) {
+        return Ok(Some(uuid_text(&bytes)));
     }
+    // Its device numbers are its own, so udev does not lead to it. Another file system might take the same request
+    // for something else.
+    if FsMagic::of(dir)? == FsMagic::BTRFS {
+        return Ok(fs_uuid::get_btrfs(dir).ok().map(|bytes| uuid_text(&bytes)));
+    }
+    Ok(uuid_by_device(Path::new(BY_UUID), fstat(dir)?.st_dev))
 }
 
 /// The name of the link in `by_uuid` that leads to the block device `dev`.

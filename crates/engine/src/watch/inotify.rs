@@ -117,7 +117,7 @@ impl Inotify {
 
 fn init() -> Result<OwnedFd, WatchError> {
     inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| match errno {
-        Errno::MFILE => limit("start inotify", INSTANCES, 1, errno),
+        Errno::MFILE => WatchError::limit("start inotify", INSTANCES, 1, errno.into()),
         _ => WatchError::Os { action: "start inotify", source: errno.into() },
     })
 }
@@ -137,17 +137,9 @@ fn add_watch(queue: BorrowedFd<'_>, dir: BorrowedFd<'_>, watched: usize) -> Resu
     // Through the descriptor, so that no name can have come to mean another directory.
     let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
     inotify::add_watch(queue, path, flags).map_err(|errno| match errno {
-        Errno::NOSPC => limit("watch a directory", WATCHES, watched as u64 + 1, errno),
+        Errno::NOSPC => WatchError::limit("watch a directory", WATCHES, watched as u64 + 1, errno.into()),
         _ => WatchError::Os { action: "watch a directory", source: errno.into() },
     })
-}
-
-fn limit(action: &'static str, sysctl: &'static str, needed: u64, errno: Errno) -> WatchError {
-    let path = format!("/proc/sys/{}", sysctl.replace('.', "/"));
-    let current = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-    // Other programs of the same user have their share of the limit.
-    let needed = current.map_or(needed, |current: u64| needed.max(current + 1));
-    WatchError::Limit { action, sysctl, current, needed, source: errno.into() }
 }
 
 /// The queue, as the reader thread sees it.

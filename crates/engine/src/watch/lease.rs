@@ -97,8 +97,10 @@ mod tests {
     use super::*;
     use crate::watch::testing::open_dir;
     use std::fs::{self, OpenOptions};
+    use std::io::Read;
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixListener;
+    use std::process::{Command, Stdio};
 
     fn verdict(dir: &tempfile::TempDir, name: &str) -> Verdict {
         no_writer(open_dir(dir.path()).as_fd(), name.as_bytes()).unwrap().verdict
@@ -115,6 +117,29 @@ mod tests {
         let lease = no_writer(open_dir(dir.path()).as_fd(), b"file").unwrap();
         assert_eq!((lease.verdict, lease.stat.st_ino), (Verdict::NoWriter, fs::metadata(&path).unwrap().ino()));
         drop(reader);
+    }
+
+    #[test]
+    fn a_file_is_busy_as_long_as_it_is_mapped_for_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, b"1").unwrap();
+        // Maps the file, closes it (and the copy that Python keeps), says so, and keeps the mapping until its input ends.
+        let script = "import mmap,os,sys\nfd=os.open(sys.argv[1],os.O_RDWR)\nm=mmap.mmap(fd,0)\nos.closerange(3,256)\n\
+                      print(1,flush=True)\nsys.stdin.read()";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = child.stdout.take().unwrap();
+        output.read_exact(&mut [0]).unwrap();
+        assert_eq!(verdict(&dir, "file"), Verdict::Busy);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(verdict(&dir, "file"), Verdict::NoWriter);
     }
 
     #[test]
@@ -144,18 +169,31 @@ mod tests {
     }
 
     #[test]
+    fn sigio_is_blocked_in_threads_that_are_started_afterwards() {
+        let blocked = || {
+            let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (libc::SIGIO - 1) != 0
+        };
+        let main = std::thread::spawn(move || {
+            let before = blocked();
+            block_sigio().unwrap();
+            (before, std::thread::spawn(blocked).join().unwrap())
+        });
+        assert_eq!(main.join().unwrap(), (false, true));
+    }
+
+    #[test]
     fn a_writer_who_opens_at_that_instant_ends_nobody() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, b"1").unwrap();
-        let writer = std::thread::spawn({
-            let path = path.clone();
-            move || (0..2000).for_each(|_| drop(OpenOptions::new().append(true).open(&path).unwrap()))
-        });
-        let dir = open_dir(dir.path());
-        while !writer.is_finished() {
-            assert_ne!(no_writer(dir.as_fd(), b"file").unwrap().verdict, Verdict::Unsupported);
-        }
-        writer.join().unwrap();
+        let file = fs::File::open(&path).unwrap();
+        sys::lease::take(file.as_fd()).unwrap();
+        // The kernel tells the holder, this process, by a signal before it answers.
+        let refused = rustix::fs::open(&path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty());
+        assert_eq!(refused.unwrap_err(), Errno::WOULDBLOCK);
+        sys::lease::give_back(file.as_fd()).unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap();
     }
 }

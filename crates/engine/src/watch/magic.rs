@@ -80,6 +80,9 @@ const KNOWN: &[(u32, &str, Reach)] = &[
 pub struct FsMagic(pub u32);
 
 impl FsMagic {
+    /// btrfs, whose subvolumes need care.
+    pub const BTRFS: FsMagic = FsMagic(0x9123_683e);
+
     /// Of the file system that `fd` lies on.
     ///
     /// # Errors

@@ -37,7 +37,9 @@ impl fmt::Debug for DirKey {
     }
 }
 
-/// A name in a directory. An empty name is the directory itself.
+/// A name in a directory. An empty name is the directory itself; or, where the event is not of a directory, a file of
+/// which the kernel gave no name (its link count changed, or it was written through a file handle): `dir` then is
+/// the file's own key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// Which directory.

@@ -138,7 +138,8 @@ fn try_fanotify(dir: BorrowedFd<'_>) -> Result<(), WatchError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::watch::testing::{Mount, command, given, open_dir};
+    use crate::watch::testing::{Mount, command, given, open_dir, without};
+    use rustix::thread::CapabilitySet;
     use std::path::Path;
 
     fn choice(path: &Path, forced: Forced) -> Choice {
@@ -179,6 +180,18 @@ mod tests {
         let Some(mount) = given(test, Mount::overlay()) else { return };
         let choice = choice(&mount.at, Forced::Auto);
         assert_eq!((choice.method, choice.polls), (Method::Inotify, false), "{:?}", choice.reasons);
+    }
+
+    #[test]
+    fn without_privilege_inotify_is_chosen_and_says_which_is_missing() {
+        let Some(mount) = given("without_privilege_inotify_is_chosen", Mount::on_loop("ext4")) else { return };
+        for (dropped, name) in
+            [(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"), (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH")]
+        {
+            let choice = without(dropped, || choice(&mount.at, Forced::Auto));
+            assert_eq!(choice.method, Method::Inotify, "{name}");
+            assert!(choice.reasons[0].contains(name), "{:?}", choice.reasons);
+        }
     }
 
     #[test]

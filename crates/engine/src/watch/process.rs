@@ -172,6 +172,10 @@ mod tests {
         processes.next_buffer();
         let gone = Some(Box::new(By { pid, uid: None, exe: None }));
         assert_eq!(processes.who(pid.cast_signed(), Some(&pidfd), Instant::now()), gone);
+        // By now its number belongs to another: to us, say.
+        let other = std::process::id();
+        let unknown = Some(Box::new(By { pid: other, uid: None, exe: None }));
+        assert_eq!(processes.who(other.cast_signed(), Some(&pidfd), Instant::now()), unknown);
         assert_eq!(processes.who(0, None, Instant::now()), None);
         assert_eq!(processes.who(-1, None, Instant::now()), None);
     }

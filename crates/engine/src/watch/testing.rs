@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::thread::CapabilitySet;
 use tempfile::TempDir;
 
 use super::feed::FeedReceiver;
@@ -107,6 +108,18 @@ pub(crate) fn command(program: &str, arguments: &[&str]) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// Runs `act` in a thread without these capabilities, as an unprivileged service would.
+pub(crate) fn without<T: Send>(dropped: CapabilitySet, act: impl FnOnce() -> T + Send) -> T {
+    let unprivileged = move || {
+        let mut sets = rustix::thread::capabilities(None).expect("own capabilities");
+        sets.effective.remove(dropped);
+        sets.permitted.remove(dropped);
+        rustix::thread::set_capabilities(None, sets).expect("less is always allowed");
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(unprivileged).join().expect("the test's thread did not fail"))
 }
 
 /// A descriptor of a directory.

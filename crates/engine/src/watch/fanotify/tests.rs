@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::thread::CapabilitySet;
 
 use super::*;
 use crate::watch::feed::feed;
-use crate::watch::testing::{Heard, Mount, command, events, given, key, open_dir};
-use crate::watch::{DirKey, handle};
+use crate::watch::handle;
+use crate::watch::testing::{Heard, Mount, command, events, given, key, open_dir, without};
 
 /// A file system of its own, marked.
 struct Marked {
@@ -261,6 +262,38 @@ fn a_btrfs_subvolume_is_refused() {
     let refused = marked.source.mark_filesystem(open_dir(&subvolume).as_fd()).unwrap_err();
     assert!(refused.is_refusal(), "{refused:?}");
     assert_ne!(key(&subvolume).fsid(), key(marked.at()).fsid());
+}
+
+#[test]
+fn without_privilege_less_is_granted_and_marks_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open_dir(dir.path());
+    without(CapabilitySet::SYS_ADMIN, || {
+        let (feed, _receiver) = feed(1);
+        let source = Fanotify::start(feed, FanotifyOptions::default()).unwrap();
+        assert!(!source.granted().pidfd && !source.granted().unlimited);
+        let refused = source.mark_filesystem(opened.as_fd()).unwrap_err();
+        assert!(matches!(refused, WatchError::Privilege { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("CAP_SYS_ADMIN"), "{refused}");
+    });
+}
+
+#[test]
+fn a_file_without_a_name_is_told_by_its_own_key() {
+    let test = "a_file_without_a_name_is_told_by_its_own_key";
+    let Some(mut marked) = given(test, Marked::new(Mount::tmpfs(), prepare)) else { return };
+    let object = handle::child_key(open_dir(marked.at()).as_fd(), b"old").unwrap();
+    fs::hard_link(marked.at().join("old"), marked.at().join("new")).unwrap();
+    let event = marked.heard.until_event(&object, b"", What::ATTRIB);
+    assert_eq!((event.is_dir, event.object), (false, Some(object.clone())));
+
+    // The end of a file is told by its name alone.
+    marked.heard.notices.clear();
+    fs::remove_file(marked.at().join("new")).unwrap();
+    fs::remove_file(marked.at().join("old")).unwrap();
+    marked.catch_up();
+    assert!(!marked.heard.of(&object, b"").has(What::DELETE_SELF));
+    assert!(marked.heard.of(&key(marked.at()), b"old").has(What::DELETE));
 }
 
 #[test]
