@@ -197,7 +197,7 @@ class Verifier:
         digest, records = hashlib.sha256(), 0
         flaw = None  # (line, seq, what) of the batch that is being read
         suspect = None  # a flaw in a batch whose commit line may be the very last thing in the file
-        number, free = 0, False
+        number, behind = 0, 2  # the line that is read, and the one behind the last commit line
         for number, line in enumerate(file.lines(), 1):
             if number > 1 and records == 0 and flaw is None and suspect is None and (seq, prev) == end:
                 return
@@ -212,9 +212,8 @@ class Verifier:
             commit = parse_commit(line)
             if commit is None:
                 digest.update(line)
-                free = is_free(line)
                 if flaw is None and not is_record(line, seq + records):
-                    if records == 0 and free:
+                    if records == 0 and is_free(line):
                         continue
                     flaw = (number, seq + records, "a line is neither this record nor a commit line")
                 records += 1
@@ -232,17 +231,17 @@ class Verifier:
             else:
                 self.find(file, *flaw[:2], "damaged", flaw[2])
             seq, prev = commit[0] + 1, commit[3]
-            digest, records, flaw = hashlib.sha256(), 0, None
+            digest, records, flaw, behind = hashlib.sha256(), 0, None, number + 1
         if suspect is not None:
             self.find(file, *suspect[:2], "torn", suspect[2])
         elif file.error is not None:
             self.find(file, number, seq, "damaged", file.error)
         elif records or flaw is not None:
             kind = "torn" if following is None and not file.packed else "damaged"
-            line, at, what = flaw or (number, seq + records, "the batch has no commit line")
+            line, at, what = flaw or (number + 1, seq + records, "the batch has no commit line")
             self.find(file, line, at, kind, what)
         elif end is not None and (seq, prev) != end:
-            self.find(file, number, seq, "damaged", f"the file ends, and the next begins with seq {end[0]} elsewhere")
+            self.find(file, behind, seq, "damaged", f"the file ends, and the next begins with seq {end[0]} elsewhere")
 
 
 def main(arguments):

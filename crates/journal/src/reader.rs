@@ -217,11 +217,7 @@ impl Reader {
         loop {
             match self.open.as_ref().map(|(_, frames)| frames.place()) {
                 Some(place) if place == self.at => return Ok(true),
-                Some((next, _)) if next < self.at.0 => {
-                    if self.step_in_file()?.is_some() {
-                        continue;
-                    }
-                }
+                Some((next, _)) if next < self.at.0 && self.step_in_file()?.is_some() => continue,
                 _ => {}
             }
             let what = "it no longer holds what was read from it".to_owned();

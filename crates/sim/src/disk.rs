@@ -365,7 +365,7 @@ impl DiskFile for SimFile {
     }
 
     fn preallocate(&self, len: u64) -> io::Result<()> {
-        let seen = self.len()?;
+        let seen = self.size()?;
         let len = usize::try_from(len.max(seen)).map_err(|_| io::ErrorKind::FileTooLarge)?;
         self.change(Change::Resize(len))
     }
@@ -390,7 +390,7 @@ impl DiskFile for SimFile {
         result
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.disk.lock().inodes[self.inode].seen.len() as u64)
     }
 }
