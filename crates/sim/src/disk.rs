@@ -114,10 +114,11 @@ impl SimDisk {
             }
             inode.seen = inode.durable.clone();
         }
-        let changes = std::mem::take(&mut state.name_changes);
-        let survivors = chance.below(changes.len() + 1);
-        for change in &changes[..survivors] {
-            change.apply(&mut state.durable_names);
+        for change in std::mem::take(&mut state.name_changes) {
+            // Any of them may be lost: nothing orders names but a sync of their directory.
+            if chance.below(2) == 0 {
+                change.apply(&mut state.durable_names);
+            }
         }
         state.names = state.durable_names.clone();
         state.faults.clear();
@@ -172,8 +173,8 @@ impl State {
         self.faults.remove(&self.operations).map_or(Ok(()), |fault| Err(fault.error()))
     }
 
-    fn rename_durably(&mut self, dir: &Path) {
-        // A journaling file system keeps the order of names: syncing a directory takes along all that came before.
+    fn make_names_durable(&mut self, dir: &Path) {
+        // Syncing a directory takes along what came before in others, as journaling file systems do.
         let touches = |change: &NameChange| change.paths().iter().any(|path| path.parent() == Some(dir));
         let until = self.name_changes.iter().rposition(touches).map_or(0, |last| last + 1);
         for change in self.name_changes.drain(..until).collect::<Vec<_>>() {
@@ -307,7 +308,7 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.lock();
         state.operate()?;
-        state.rename_durably(dir);
+        state.make_names_durable(dir);
         Ok(())
     }
 }
