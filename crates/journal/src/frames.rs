@@ -142,9 +142,9 @@ impl Frames {
         self.window.line + self.taken.as_ref().map_or(0, |(_, lines)| *lines) + u64::from(self.header_len > 0) + 1
     }
 
-    /// Where in the text the next batch begins.
+    /// Where in the text the next record or commit line begins: behind the header, and behind what was found.
     pub(crate) fn position(&self) -> u64 {
-        let taken = self.taken.as_ref().map_or(0, |(found, _)| found.len);
+        let taken = self.taken.as_ref().map_or(self.header_len, |(found, _)| found.len);
         self.window.offset + (self.window.start + taken) as u64
     }
 

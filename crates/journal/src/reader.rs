@@ -153,7 +153,6 @@ impl Reader {
                 }
                 if let Some(batch) = tail.batch_after(self.from.max(last)) {
                     self.at = (batch.cursor.seq.next(), batch.cursor.hash);
-                    self.open = None;
                     return Ok(Some(batch.after(self.from)));
                 }
             }
@@ -185,50 +184,45 @@ impl Reader {
 
     /// Finds the next batch in the files, and moves behind it.
     fn step(&mut self) -> Result<Option<Found>, ReadError> {
-        if self.tail.as_ref().is_some_and(|tail| self.files.last().is_none_or(|f| f.header.number < tail.position().1))
-        {
+        let listed = self.files.last().map(|file| file.header.number);
+        if self.tail.as_ref().is_some_and(|tail| listed < Some(tail.position().1)) {
             self.list_files()?;
         }
-        let mut listed_anew = false;
-        loop {
-            // Where several files begin at this place, all but the last are void.
-            let beginning = self.files.iter().rev().find(|file| (file.header.first_seq, file.header.prev) == self.at);
-            if let Some(file) = beginning.filter(|file| self.open.as_ref().is_none_or(|(n, _)| *n < file.header.number))
+        for attempt in 0..2 {
+            if attempt > 0 {
+                self.list_files()?;
+            }
+            if self.go_there()?
+                && let Some(found) = self.step_in_file()?
             {
-                self.open = Some((file.header.number, self.open_file(file)?));
-            }
-            if self.open.is_none() && !self.seek()? {
-                return Ok(None);
-            }
-            if let Some(found) = self.step_in_file()? {
                 self.at = (found.last.next(), found.hash);
                 return Ok(Some(found));
             }
-            if listed_anew {
-                return self.at_the_end();
-            }
-            self.list_files()?;
-            listed_anew = true;
         }
+        self.at_the_end()
     }
 
-    /// Opens the file that holds this place, after batches came from memory.
-    fn seek(&mut self) -> Result<bool, ReadError> {
-        let Some(file) = self.files.iter().rev().find(|file| file.header.first_seq < self.at.0) else {
-            return Ok(false);
-        };
-        let mut frames = self.open_file(file)?;
-        while frames.place().0 < self.at.0 {
-            if !matches!(frames.step()?, Step::Batch(_)) {
-                break;
+    /// Opens the file that holds the next batch, at that batch. Where several files begin there, all but the last are
+    /// void; a file that begins there ends the one before it.
+    fn go_there(&mut self) -> Result<bool, ReadError> {
+        let begins_here = |file: &&Placed| (file.header.first_seq, file.header.prev) == self.at;
+        let begins_before = |file: &&Placed| file.header.first_seq < self.at.0;
+        let file = self.files.iter().rev().find(begins_here).or_else(|| self.files.iter().rev().find(begins_before));
+        let Some(file) = file else { return Ok(false) };
+        let number = file.header.number;
+        let fits = |(open, frames): &(u64, Frames)| *open == number && frames.place().0 <= self.at.0;
+        if !self.open.as_ref().is_some_and(fits) {
+            self.open = Some((number, self.open_file(file)?));
+        }
+        loop {
+            match self.open.as_ref().map(|(_, frames)| frames.place()) {
+                Some(place) if place == self.at => return Ok(true),
+                Some((next, _)) if next < self.at.0 && self.step_in_file()?.is_some() => continue,
+                _ => {}
             }
-        }
-        if frames.place() != self.at {
             let what = "it no longer holds what was read from it".to_owned();
-            return Err(ReadError::Damaged { file: file.entry.path(&self.place.dir), line: 0, seq: self.at.0, what });
+            return Err(ReadError::Damaged { file: self.path_of(number), line: 0, seq: self.at.0, what });
         }
-        self.open = Some((file.header.number, frames));
-        Ok(true)
     }
 
     fn step_in_file(&mut self) -> Result<Option<Found>, ReadError> {

@@ -273,6 +273,6 @@ fn prove(disk: &dyn Disk, dir: &Path, last: LastFile) -> Result<Resume, DiskErro
     }
     file.write_at(&last.text, last.last.offset).during("write", &path)?;
     file.sync().during("sync", &path)?;
-    let allocated = file.len().during("look at", &path)?;
+    let allocated = file.size().during("look at", &path)?;
     Ok(Resume { file, entry: last.placed.entry, header: last.placed.header, end: last.end, allocated })
 }

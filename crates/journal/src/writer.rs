@@ -5,7 +5,6 @@
 //! the waiting records there.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -80,6 +79,8 @@ struct OpenFile {
     allocated: u64,
     /// The header, as long as no commit line covers it.
     uncovered: Vec<u8>,
+    /// It was the only place of the journal's id when it was made, so it stays even if nothing in it counts.
+    holds_id: bool,
 }
 
 impl Writer {
@@ -118,9 +119,7 @@ impl Writer {
         };
         if ground.recovery.is_new {
             // The journal's id must outlive this process even if nothing is ever journaled.
-            let file = writer.create_file(at)?;
-            file.file.sync().during("sync", &file.path)?;
-            writer.file = Some(file);
+            writer.file = Some(OpenFile { holds_id: true, ..writer.create_file(at)? });
         }
         for hollow in &ground.hollow {
             writer.place.disk.remove(hollow).during("remove", hollow)?;
@@ -218,9 +217,9 @@ impl Writer {
 
     fn commit_batch(&mut self, batch: &mut Pending) -> Result<(Cursor, u64), DiskError> {
         let mut file = self.file_for(batch.text.len())?;
-        let is_hollow = !file.uncovered.is_empty();
+        let is_hollow = !file.uncovered.is_empty() && !file.holds_id;
         let records_len = batch.text.len();
-        match file.append(&self.place, batch, &self.options, self.head.hash) {
+        match file.append(batch, &self.options, self.head.hash) {
             Ok((seq, hash)) => {
                 let number = file.number;
                 self.file = Some(file);
@@ -267,8 +266,17 @@ impl Writer {
         };
         let uncovered = header.render();
         let file = disk.create_new(&path).during("create", &path)?;
-        let mut file = OpenFile { file, path, day: at.day(), number: self.number, end: 0, allocated: 0, uncovered };
-        match file.begin(&self.options) {
+        let mut file = OpenFile {
+            file,
+            path,
+            day: at.day(),
+            number: self.number,
+            end: 0,
+            allocated: 0,
+            uncovered,
+            holds_id: false,
+        };
+        match file.begin(&self.place, &self.options) {
             Ok(()) => Ok(file),
             Err(error) => {
                 let _ = disk.remove(&file.path);
@@ -294,12 +302,17 @@ impl OpenFile {
             end: last.end,
             allocated: last.allocated,
             uncovered: Vec::new(),
+            holds_id: false,
         }
     }
 
-    fn begin(&mut self, options: &WriterOptions) -> Result<(), DiskError> {
+    /// Makes header and name durable before the first batch, so that a file with a commit line but no header is
+    /// always damage, never a crash.
+    fn begin(&mut self, place: &Place, options: &WriterOptions) -> Result<(), DiskError> {
         self.reserve(self.uncovered.len(), options);
         self.file.write_at(&self.uncovered, 0).during("write", &self.path)?;
+        self.file.sync().during("sync", &self.path)?;
+        place.disk.sync_dir(&place.dir).during("sync", &place.dir)?;
         self.end = self.uncovered.len() as u64;
         Ok(())
     }
@@ -307,7 +320,6 @@ impl OpenFile {
     /// Writes and syncs a batch; the last seq and the hash of its commit line.
     fn append(
         &mut self,
-        place: &Place,
         batch: &mut Pending,
         options: &WriterOptions,
         prev: ChainHash,
@@ -318,9 +330,7 @@ impl OpenFile {
         self.reserve(batch.text.len(), options);
         self.file.write_at(&batch.text, self.end).during("write", &self.path)?;
         self.file.sync().during("sync", &self.path)?;
-        if !mem::take(&mut self.uncovered).is_empty() {
-            place.disk.sync_dir(&place.dir).during("sync", &place.dir)?;
-        }
+        self.uncovered.clear();
         self.end += batch.text.len() as u64;
         Ok((seq, hash))
     }

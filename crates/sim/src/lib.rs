@@ -1,1 +1,3 @@
 //! Simulated parts for tests.
+
+pub mod disk;

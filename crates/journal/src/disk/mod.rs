@@ -87,11 +87,11 @@ pub trait DiskFile: Send + Sync {
     /// What the file system says.
     fn sync(&self) -> io::Result<()>;
 
-    /// Its length.
+    /// How many bytes it has.
     ///
     /// # Errors
     /// What the file system says.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 }
 
 /// What a file is opened for.

@@ -96,7 +96,7 @@ impl DiskFile for RealFile {
         Ok(fs::fdatasync(&self.0)?)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(fs::fstat(&self.0)?.st_size.unsigned_abs())
     }
 }

@@ -160,7 +160,7 @@ fn word<T, E: de::Error>(text: &Text<'_>, from_word: fn(&str) -> Option<T>, name
     from_word(&text.0).ok_or_else(|| E::custom(format_args!("{name} is {:?}, which is not known", text.0)))
 }
 
-fn root(text: Text<'_>) -> RootName {
+fn root(text: &Text<'_>) -> RootName {
     RootName::new(&*text.0)
 }
 
@@ -234,12 +234,12 @@ fn read_change<'de, M: MapAccess<'de>>(op: Op, map: &mut M, extra: &mut Extra) -
     }
     let has_old = old_path.readable.is_some() || old_path.exact.is_some();
     let old = match has_old {
-        true => Some(OldPlace { root: old_root.map(root), path: old_path.into_path("old_path")? }),
+        true => Some(OldPlace { root: old_root.as_ref().map(root), path: old_path.into_path("old_path")? }),
         false => None,
     };
     Ok(Change {
         op,
-        root: root(required(root_name, "root")?),
+        root: root(&required(root_name, "root")?),
         path: path.into_path("path")?,
         old,
         facts: facts.finish()?,
@@ -299,7 +299,7 @@ fn read_settled<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Resul
         }
     }
     Ok(Settled {
-        root: root(required(root_name, "root")?),
+        root: root(&required(root_name, "root")?),
         path: path.into_path("path")?,
         evidence: word(&required(evidence, "evidence")?, Evidence::from_word, "evidence")?,
         size: required(size, "size")?,
@@ -323,7 +323,7 @@ fn read_gap<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result<Ga
         }
     }
     Ok(Gap {
-        root: root_name.map(root),
+        root: root_name.as_ref().map(root),
         path: path.into_path("path")?,
         reason: word(&required(reason, "reason")?, GapReason::from_word, "reason")?,
         since: since.map(|text| parse_time(&text)).transpose()?,
@@ -344,7 +344,7 @@ fn read_gap_closed<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Re
     }
     Ok(GapClosed {
         gap: Seq(required(gap, "gap")?),
-        root: root_name.map(root),
+        root: root_name.as_ref().map(root),
         scanned: required(scanned, "scanned")?,
         found: required(found, "found")?,
     })
@@ -363,7 +363,7 @@ fn read_config<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result
         }
     }
     Ok(Config {
-        root: root(required(root_name, "root")?),
+        root: root(&required(root_name, "root")?),
         dir: dir.into_bytes()?.map(Vec::into_boxed_slice),
         identity,
         accepted: accepted.unwrap_or(false),
