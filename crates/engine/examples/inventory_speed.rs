@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use keepwatch_engine::inventory::{Host, Inventory, ListQuery};
 use keepwatch_engine::model::{
-    Body, Change, Config, Cursor, Evidence, Facts, FileType, JournalId, OldPlace, Op, Record, RelPath, RootName, Seq, Settled,
-    Timestamp, Via,
+    Body, Change, Config, Cursor, Evidence, Facts, FileType, JournalId, OldPlace, Op, Record, RelPath, RootName, Seq,
+    Settled, Timestamp, Via,
 };
 use keepwatch_journal::ChainHash;
 
@@ -50,7 +50,19 @@ impl Pen {
 
 fn facts(kind: FileType, inode: u64, size: u64) -> Facts {
     let mtime_ns = 1_700_000_000_000_000_000 + i64::try_from(size).unwrap_or(0);
-    Facts { kind, size, mtime_ns, ctime_ns: mtime_ns, dev: 66_306, inode, mode: 0o644, uid: 1000, gid: 1000, nlink: 1, target: None }
+    Facts {
+        kind,
+        size,
+        mtime_ns,
+        ctime_ns: mtime_ns,
+        dev: 66_306,
+        inode,
+        mode: 0o644,
+        uid: 1000,
+        gid: 1000,
+        nlink: 1,
+        target: None,
+    }
 }
 
 fn path(number: u64) -> String {
@@ -64,7 +76,7 @@ fn apply(inventory: &mut Inventory, what: &str, records: &[Record]) -> Result<()
         let seq = batch.last().map_or(Seq::ZERO, |record| record.seq);
         inventory.apply(batch, Cursor { journal: JournalId(uuid::Uuid::nil()), seq, hash: ChainHash([1; 32]) })?;
     }
-    report(what, records.len() as u64, start);
+    report(what, records.len() as u64, &start);
     Ok(())
 }
 
@@ -85,7 +97,7 @@ fn cpu_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-fn report(what: &str, count: u64, start: Start) {
+fn report(what: &str, count: u64, start: &Start) {
     let (wall, cpu) = (start.wall.elapsed().as_secs_f64(), (cpu_time() - start.cpu).as_secs_f64());
     let count_f64 = count as f64;
     println!("{what:38} {count:9} in {wall:7.3} s, {cpu:7.3} s of cpu = {:9.0} /s of cpu", count_f64 / cpu);
@@ -99,13 +111,25 @@ fn main() -> Result<(), Failure> {
     let mut pen = Pen { root: RootName::new("records"), seq: 0, random: 88_172_645_463_325_252 };
 
     let root = pen.root.clone();
-    let mut scan = vec![pen.record(Body::Config(Config { root, dir: Some(b"/srv/r"[..].into()), identity: None, accepted: false }))];
+    let mut scan = vec![pen.record(Body::Config(Config {
+        root,
+        dir: Some(b"/srv/r"[..].into()),
+        identity: None,
+        accepted: false,
+    }))];
     let mut made = std::collections::HashSet::new();
     for number in 0..files {
         let path = path(number);
-        for (slash, _) in path.match_indices('/').filter(|(slash, _)| !made.contains(&path[..*slash])).collect::<Vec<_>>() {
+        for (slash, _) in
+            path.match_indices('/').filter(|(slash, _)| !made.contains(&path[..*slash])).collect::<Vec<_>>()
+        {
             made.insert(path[..slash].to_owned());
-            scan.push(pen.change(Op::Create, &path[..slash], None, Some(facts(FileType::Dir, 1 << 40 | pen.seq, 4096)))?);
+            scan.push(pen.change(
+                Op::Create,
+                &path[..slash],
+                None,
+                Some(facts(FileType::Dir, 1 << 40 | pen.seq, 4096)),
+            )?);
         }
         scan.push(pen.change(Op::Create, &path, None, Some(facts(FileType::File, 1000 + number, number)))?);
     }
@@ -149,33 +173,33 @@ fn main() -> Result<(), Failure> {
             dirs.extend(child.dir);
         })?;
     }
-    report("children, every directory", names, start);
+    report("children, every directory", names, &start);
     let start = Start::now();
     let mut names = 0;
     view.list(&ListQuery::default(), |_| {
         names += 1;
         ControlFlow::Continue(())
     })?;
-    report("list", names, start);
+    report("list", names, &start);
     let start = Start::now();
     let (mut names, at) = (0, Some(Timestamp(1_800_000_000_000_000_000 + i64::try_from(files)? * 2_500)));
     view.list(&ListQuery { at, ..ListQuery::default() }, |_| {
         names += 1;
         ControlFlow::Continue(())
     })?;
-    report("list at a moment in the churn", names, start);
+    report("list at a moment in the churn", names, &start);
     let start = Start::now();
     let mut records = 0;
     view.log(&Default::default(), |_| {
         records += 1;
         ControlFlow::Continue(())
     })?;
-    report("log, everything", records, start);
+    report("log, everything", records, &start);
 
     let start = Start::now();
     let gone = [pen.change(Op::Delete, "renamed", None, None)?];
     apply(&mut inventory, &format!("delete of a directory of {files}"), &gone)?;
-    report("the same, a name", files, start);
+    report("the same, a name", files, &start);
     println!("database: {} MiB", database.metadata()?.len() >> 20);
     Ok(())
 }

@@ -21,7 +21,14 @@ const INSERT_NAME: &str = concat!(
     known_columns!(),
     ") VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21)"
 );
-const UPDATE_NAME: &str = "UPDATE files SET file_id=?3, kind=?4, size=?5, mtime_ns=?6, ctime_ns=?7, dev=?8, inode=?9, \
+/// Three ways to write over a name, because SQLite writes every index anew that has a column in the statement, whether
+/// its value changed or not.
+const UPDATE_FACTS: &str = "UPDATE files SET size=?5, mtime_ns=?6, ctime_ns=?7, dev=?8, mode=?10, uid=?11, gid=?12, \
+    nlink=?13, target=?14, last_seq=?18, last_change_ns=?19, sha256=?21 WHERE dir_id=?1 AND name=?2";
+const UPDATE_VERSION: &str = "UPDATE files SET size=?5, mtime_ns=?6, ctime_ns=?7, dev=?8, mode=?10, uid=?11, gid=?12, \
+    nlink=?13, target=?14, version_seq=?17, last_seq=?18, last_change_ns=?19, settled_seq=?20, sha256=?21 \
+    WHERE dir_id=?1 AND name=?2";
+const UPDATE_ALL: &str = "UPDATE files SET file_id=?3, kind=?4, size=?5, mtime_ns=?6, ctime_ns=?7, dev=?8, inode=?9, \
     mode=?10, uid=?11, gid=?12, nlink=?13, target=?14, first_seen_ns=?15, from_seq=?16, version_seq=?17, last_seq=?18, \
     last_change_ns=?19, settled_seq=?20, sha256=?21 WHERE dir_id=?1 AND name=?2";
 const FIND_NAME: &str = concat!("SELECT ", known_columns!(), " FROM files WHERE dir_id=?1 AND name=?2");
@@ -221,11 +228,11 @@ impl<'c> Tree<'c> {
     ) -> Result<i64, Fault> {
         let id = match self.find(parent, name)? {
             // A name that was never read turns out to be a directory.
-            Some(mut known) if known.kind.is_none() => {
-                self.count(parent, known.kind, -1, 0)?;
-                known.kind = Some(FileType::Dir);
-                self.count(parent, known.kind, 1, 0)?;
-                self.write_name(parent, name, &known)?;
+            Some(old) if old.kind.is_none() => {
+                let known = Known { kind: Some(FileType::Dir), ..old.clone() };
+                self.count_in(root, old.kind, -1, 0);
+                self.count_in(root, known.kind, 1, 0);
+                self.write_name(parent, name, &old, &known)?;
                 known.file_id.0
             }
             found => {
@@ -234,7 +241,7 @@ impl<'c> Tree<'c> {
                 }
                 let id = -((signed(stamp.seq.0) << DEPTH_BITS) | depth);
                 self.insert_name(parent, name, &placeholder(id, stamp))?;
-                self.count(parent, Some(FileType::Dir), 1, 0)?;
+                self.count_in(root, Some(FileType::Dir), 1, 0);
                 id
             }
         };
@@ -350,9 +357,17 @@ impl<'c> Tree<'c> {
         Ok(())
     }
 
-    /// Writes over a name that exists.
-    pub(super) fn write_name(&mut self, dir: i64, name: &[u8], known: &Known) -> rusqlite::Result<()> {
-        let mut update = self.db.prepare_cached(UPDATE_NAME)?;
+    /// Writes over a name that exists, with what was known under it before.
+    pub(super) fn write_name(&mut self, dir: i64, name: &[u8], old: &Known, known: &Known) -> rusqlite::Result<()> {
+        let inode = |known: &Known| known.facts.as_ref().map(|facts| facts.inode);
+        let object = |known: &Known| (known.file_id, known.kind, inode(known), known.first_seen, known.from_seq);
+        let version = |known: &Known| (known.version_seq, known.settled_seq);
+        let update = match (object(old) == object(known), version(old) == version(known)) {
+            (true, true) => UPDATE_FACTS,
+            (true, false) => UPDATE_VERSION,
+            (false, _) => UPDATE_ALL,
+        };
+        let mut update = self.db.prepare_cached(update)?;
         bind_name(&mut update, dir, name, known)?;
         update.raw_execute()?;
         Ok(())

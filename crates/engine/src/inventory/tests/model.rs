@@ -116,9 +116,12 @@ impl Model {
             Act::Rename { old, dir, name } => {
                 let (old, path) = (self.pick(old, |_| true)?, self.place(dir, name));
                 let node = self.names[&old];
-                let into_itself = path == old || path.starts_with(&format!("{old}/")) || old.starts_with(&format!("{path}/"));
+                let into_itself =
+                    path == old || path.starts_with(&format!("{old}/")) || old.starts_with(&format!("{path}/"));
                 let victim = self.names.get(&path);
-                if into_itself || victim.is_some_and(|victim| victim.inode == node.inode || victim.is_dir != node.is_dir) {
+                if into_itself
+                    || victim.is_some_and(|victim| victim.inode == node.inode || victim.is_dir != node.is_dir)
+                {
                     return None;
                 }
                 let inside = self.below(&old);
@@ -144,7 +147,10 @@ impl Model {
         let mut names: Vec<_> = self.names.iter().collect();
         names.sort_by_key(|(path, _)| path.split('/').map(str::to_owned).collect::<Vec<_>>());
         let size = |node: &Node| if node.is_dir { 0 } else { self.sizes[&node.inode] };
-        names.iter().map(|(path, node)| ((*path).clone(), FileId(self.ids[&node.inode]), node.inode, size(node))).collect()
+        names
+            .iter()
+            .map(|(path, node)| ((*path).clone(), FileId(self.ids[&node.inode]), node.inode, size(node)))
+            .collect()
     }
 }
 

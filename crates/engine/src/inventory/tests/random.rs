@@ -42,7 +42,8 @@ fn any_change() -> impl Strategy<Value = Body> {
         4 => Just(Op::Move),
         2 => Just(Op::Delete),
     ];
-    let by = prop_oneof![Just(None), Just(Some(Box::new(By { pid: 7, uid: None, exe: Some(b"/bin/\xff"[..].into()) })))];
+    let by =
+        prop_oneof![Just(None), Just(Some(Box::new(By { pid: 7, uid: None, exe: Some(b"/bin/\xff"[..].into()) })))];
     let old = (prop::option::weighted(0.2, any_root()), any_path()).prop_map(|(root, path)| OldPlace { root, path });
     (op, any_root(), any_path(), old, prop::option::weighted(0.8, any_facts()), by, any::<bool>()).prop_map(
         |(op, root, path, old, facts, by, merged)| {
