@@ -1,8 +1,9 @@
 //! What a change means for the live tree. Every record is the observed state of a name.
 
+use super::dirs::is_within;
 use super::error::Fault;
 use super::row::{FileId, Known, ROOTS, signed};
-use super::tree::{Place, Stamp, Tree, is_within, size};
+use super::tree::{Place, Stamp, Tree, size};
 use crate::model::{Change, Facts, FileType, Op, RelPath, Settled};
 
 /// A path, taken apart: where it leads in the live tree.
