@@ -84,7 +84,7 @@ fn check(args: &VerifyArgs, dir: &std::path::Path, context: &Context) -> Result<
                 .map(|finding| {
                     json!({
                         "file": finding.file.display().to_string(), "line": finding.line,
-                        "seq": finding.seq.map(|seq| seq.0), "kind": finding.kind.as_str(), "what": finding.what,
+                        "seq": finding.seq.0, "kind": finding.kind.as_str(), "what": finding.what,
                     })
                 })
                 .collect();
@@ -111,8 +111,9 @@ fn check(args: &VerifyArgs, dir: &std::path::Path, context: &Context) -> Result<
 }
 
 fn head(dir: &std::path::Path, context: &Context) -> Result<Outcome, CommandError> {
-    let failed = |error: keepwatch_journal::ReadError| CommandError::failed(engine::with_sources(&error));
-    let head = keepwatch_journal::head(&RealDisk, dir).map_err(failed)?;
+    let options = VerifyOptions::default();
+    let report = verify(&RealDisk, dir, &options).map_err(|error| CommandError::failed(engine::with_sources(&error)))?;
+    let head = report.head;
     super::print(|out| match (head, context.globals.json) {
         (None, _) => writeln!(out, "the journal is empty"),
         (Some(head), true) => {

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use keepwatch_engine::inventory::LogQuery;
 use keepwatch_journal::{Record, RootName};
 
-use super::{Context, place};
+use super::{Context, moment, place};
 use crate::engine;
 use crate::error::{CommandError, Outcome};
 use crate::show::log::{Line, write_json};
-use crate::units;
 
 /// Flags of `keepwatch log`.
 #[derive(Debug, clap::Args)]
@@ -46,8 +45,8 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let settings = context.settings(&[])?.settings;
     let now = jiff::Zoned::now();
-    let moment = |text: &Option<String>| text.as_deref().map(|text| units::parse_moment(text, &now)).transpose();
-    let (since, until) = (moment(&args.since)?, moment(&args.until)?);
+    let at = |text: &Option<String>| text.as_deref().map(|text| moment(text, &now)).transpose();
+    let (since, until) = (at(&args.since)?, at(&args.until)?);
     engine::catch_up(&settings.state_dir);
     let view = engine::view(&settings.state_dir)?;
     let place = match &args.path {
@@ -67,14 +66,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         follow: !args.no_follow,
         since,
         until,
+        words: args.what.clone(),
     };
     let mut line = Vec::new();
     super::print(|out| {
         let mut result = Ok(());
         view.log(&query, |record: Record| {
-            if !args.what.is_empty() && !args.what.iter().any(|what| what == record.body.word()) {
-                return ControlFlow::Continue(());
-            }
             result = if context.globals.json {
                 write_json(&record, &mut line, out)
             } else {

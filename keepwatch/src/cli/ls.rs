@@ -7,11 +7,10 @@ use std::path::PathBuf;
 use keepwatch_engine::inventory::{ListQuery, Listing as Listed};
 use keepwatch_journal::RelPath;
 
-use super::{Context, place};
+use super::{Context, moment, place};
 use crate::engine;
 use crate::error::{CommandError, Outcome};
 use crate::show::ls::{JsonLines, Listing, Long, Null, Row};
-use crate::units;
 
 /// Flags of `keepwatch ls`.
 #[derive(Debug, clap::Args)]
@@ -38,7 +37,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let settings = context.settings(&[])?.settings;
     let now = jiff::Zoned::now();
-    let at = args.at.as_deref().map(|at| units::parse_moment(at, &now)).transpose()?;
+    let at = args.at.as_deref().map(|at| moment(at, &now)).transpose()?;
     engine::catch_up(&settings.state_dir);
     let view = engine::view(&settings.state_dir)?;
     let place = match &args.path {

@@ -23,6 +23,7 @@ use clap::{Parser, Subcommand};
 use crate::args::GlobalArgs;
 use crate::config::{Environment, Loaded, load};
 use crate::error::{CommandError, Outcome};
+use crate::units;
 
 /// Keeps watch over files that nobody can afford to lose.
 ///
@@ -120,6 +121,15 @@ impl Context {
     pub fn settings(&self, roots: &[PathBuf]) -> Result<Loaded, CommandError> {
         load(&self.environment, &self.globals.overrides(roots))
     }
+}
+
+/// A moment that a person named.
+///
+/// # Errors
+/// A usage error that shows the ways to write one.
+pub fn moment(text: &str, now: &jiff::Zoned) -> Result<keepwatch_journal::Timestamp, CommandError> {
+    let moment = units::parse_time(text, now).map_err(|error| CommandError::usage(error.to_string()))?;
+    Ok(keepwatch_journal::Timestamp(i64::try_from(moment.as_nanosecond()).unwrap_or(i64::MAX)))
 }
 
 /// Prints to standard output, in blocks; a closed pipe ends the command quietly.

@@ -10,7 +10,7 @@ use keepwatch_engine::watch::lease::block_sigio;
 use keepwatch_journal::{Body, GapReason, RealDisk, Reader, Record, Seq};
 
 use super::Context;
-use crate::config::WatchMethod;
+use crate::config::{WatchMethod, load_files};
 use crate::engine;
 use crate::error::{CommandError, Outcome};
 use crate::logging::{self, Talk};
@@ -42,13 +42,13 @@ const ROLL_BYTES: u64 = 16 << 20;
 /// # Errors
 /// If a directory cannot be watched.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
-    let mut settings = context.environment.flags_only(&context.globals.overrides(&args.dirs))?.settings;
+    let mut settings = load_files(Vec::new(), &context.environment, &context.globals.overrides(&args.dirs))?.settings;
     for root in &mut settings.roots {
         if !root.path.is_dir() {
             return Err(CommandError::usage(format!("{} is not a directory", root.path.display())));
         }
         if let Some(method) = &args.method {
-            root.watch = WatchMethod::named(method);
+            root.watch = WatchMethod::named(method).unwrap_or(root.watch);
         }
     }
     logging::start(settings.log, &context.globals, Talk::Command);

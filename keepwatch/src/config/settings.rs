@@ -115,11 +115,16 @@ impl WatchMethod {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// The method with this name.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
         [WatchMethod::Auto, WatchMethod::Fanotify, WatchMethod::Inotify, WatchMethod::Poll]
             .into_iter()
             .find(|method| method.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is no way to watch: use \"auto\", \"fanotify\", \"inotify\" or \"poll\""))
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        Self::named(text).ok_or_else(|| format!("`{text}` is no way to watch: use \"auto\", \"fanotify\", \"inotify\" or \"poll\""))
     }
 }
 

@@ -116,6 +116,6 @@ impl Ledger for Journaled {
             Ok(Some((_, dir))) if !name.is_empty() => Some(dir.join(name)),
             _ => None,
         };
-        found.into_iter().filter_map(|((dir, name), found)| Some((place(dir, &name)?, known(found)))).collect()
+        found.into_iter().filter_map(|(dir, name, found)| Some((place(dir, &name)?, known(found)))).collect()
     }
 }

@@ -412,7 +412,7 @@ impl Comparer<'_> {
     /// A directory that is known under another name by its inode, and has not changed since.
     fn moved_dir(&self, view: &View, facts: &Facts) -> Option<DirId> {
         let known = view.by_inode(&self.job.name, facts.inode).ok()?;
-        known.into_iter().find_map(|(_, known)| {
+        known.into_iter().find_map(|(_, _, known)| {
             let dir = known.dir_id()?;
             (known.facts?.mtime_ns == facts.mtime_ns).then_some(dir)
         })

@@ -96,10 +96,10 @@ impl Log<'_> {
             return Ok(false);
         }
         let places = places(&record.body);
-        if let Some(root) = &query.root {
-            if !places.iter().any(|(named, _)| named.is_some_and(|named| named == root)) {
-                return Ok(false);
-            }
+        if let Some(root) = &query.root
+            && !places.iter().any(|(named, _)| named.is_some_and(|named| named == root))
+        {
+            return Ok(false);
         }
         let Some(path) = &query.path else { return Ok(true) };
         if is_about || places.iter().any(|(_, place)| place.is_some_and(|place| place.is_within(path))) {
@@ -112,10 +112,10 @@ impl Log<'_> {
             return Ok(true);
         }
         for (dir, seq) in &told.dirs {
-            if let Some(span) = self.past.dir(*dir, *seq)? {
-                if span.lineage.iter().any(|dir| self.objects.contains(dir)) {
-                    return Ok(true);
-                }
+            if let Some(span) = self.past.dir(*dir, *seq)?
+                && span.lineage.iter().any(|dir| self.objects.contains(dir))
+            {
+                return Ok(true);
             }
         }
         Ok(false)

@@ -38,12 +38,14 @@
 //!
 //! # Where what is
 //!
-//! `writer` keeps transaction, cursor and savepoints; `record` decides what a record means; `tree` changes live names;
-//! `history` writes the audit part; `view`, `list` (with `walk`) and `log` read; `past` finds paths and moments in the past;
-//! `rebuild` replays beside the old database and swaps; `schema` opens connections; `row` and `codes` are the columns.
+//! `writer` keeps transaction, cursor and savepoints; `record` decides what a record means; `tree` changes live names and
+//! `dirs` directories; `acts` are roots, gaps and the columns of acts; `history` writes the audit part; `view`, `list` (with
+//! `walk`) and `log` read; `past` finds paths and moments in the past; `rebuild` replays beside the old database and swaps;
+//! `schema` opens connections; `row` and `codes` are the columns.
 
 mod acts;
 mod codes;
+mod dirs;
 mod error;
 mod history;
 mod list;

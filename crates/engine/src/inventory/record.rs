@@ -1,8 +1,9 @@
 //! What a change means for the live tree. Every record is the observed state of a name.
 
+use super::dirs::is_within;
 use super::error::Fault;
 use super::row::{FileId, Known, ROOTS, signed};
-use super::tree::{Place, Stamp, Tree, is_within, size};
+use super::tree::{Place, Stamp, Tree, size};
 use crate::model::{Change, Facts, FileType, Op, RelPath, Settled};
 
 /// A path, taken apart: where it leads in the live tree.
@@ -40,13 +41,13 @@ impl Tree<'_> {
     /// The root's own directory keeps its identity whatever disk is mounted there: that is `config`'s business.
     fn root_observed(&mut self, change: &Change, root: i64, stamp: Stamp) -> Result<FileId, Fault> {
         let name = change.root.as_str().as_bytes();
-        let mut known = self.find(ROOTS, name)?.ok_or(Fault::Contradiction("the root has no name"))?;
+        let old = self.find(ROOTS, name)?.ok_or(Fault::Contradiction("the root has no name"))?;
         if change.facts.as_ref().is_some_and(|facts| facts.kind != FileType::Dir) {
             return Err(Fault::Contradiction("the root is not a directory"));
         }
-        known.facts = change.facts.clone().or(known.facts);
-        (known.last_seq, known.last_change) = (stamp.seq, stamp.at);
-        self.write_name(ROOTS, name, &known)?;
+        let facts = change.facts.clone().or(old.facts.clone());
+        let known = Known { facts, last_seq: stamp.seq, last_change: stamp.at, ..old.clone() };
+        self.write_name(ROOTS, name, &old, &known)?;
         Ok(FileId(root))
     }
 
@@ -55,7 +56,7 @@ impl Tree<'_> {
         let found = self.find(spot.dir, spot.name)?;
         let Some(facts) = facts else { return self.unread(spot, found, stamp) };
         match found {
-            Some(known) if is_same(&known, facts) => self.refreshed(spot, known, facts, stamp),
+            Some(known) if is_same(&known, facts) => self.refreshed(spot, &known, facts, stamp),
             Some(other) => {
                 self.end(spot.dir, spot.name, &other, stamp.seq)?;
                 self.appeared(spot, facts, stamp)
@@ -66,9 +67,9 @@ impl Tree<'_> {
 
     /// A name was told of, but gone before it could be read.
     fn unread(&mut self, spot: Spot<'_>, found: Option<Known>, stamp: Stamp) -> Result<FileId, Fault> {
-        if let Some(mut known) = found {
-            (known.last_seq, known.last_change) = (stamp.seq, stamp.at);
-            self.write_name(spot.dir, spot.name, &known)?;
+        if let Some(old) = found {
+            let known = Known { last_seq: stamp.seq, last_change: stamp.at, ..old.clone() };
+            self.write_name(spot.dir, spot.name, &old, &known)?;
             return Ok(known.file_id);
         }
         let known = first_seen(None, stamp);
@@ -79,15 +80,15 @@ impl Tree<'_> {
 
     /// A free name has an object: a new one, or a new name of one that is known.
     pub(super) fn appeared(&mut self, spot: Spot<'_>, facts: &Facts, stamp: Stamp) -> Result<FileId, Fault> {
-        if facts.nlink > 1 && facts.kind != FileType::Dir {
-            if let Some(place) = self.by_inode(spot.root, facts)?.into_iter().next() {
-                if let Some(mut known) = self.find(place.dir, &place.name)? {
-                    known.from_seq = stamp.seq;
-                    self.insert_name(spot.dir, spot.name, &known)?;
-                    self.count_in(spot.root, known.kind, 1, size(&known));
-                    return self.refreshed(spot, known, facts, stamp);
-                }
-            }
+        if facts.nlink > 1
+            && facts.kind != FileType::Dir
+            && let Some(place) = self.by_inode(spot.root, facts)?.into_iter().next()
+            && let Some(mut known) = self.find(place.dir, &place.name)?
+        {
+            known.from_seq = stamp.seq;
+            self.insert_name(spot.dir, spot.name, &known)?;
+            self.count_in(spot.root, known.kind, 1, size(&known));
+            return self.refreshed(spot, &known, facts, stamp);
         }
         let known = first_seen(Some(facts), stamp);
         self.insert_name(spot.dir, spot.name, &known)?;
@@ -99,28 +100,37 @@ impl Tree<'_> {
     }
 
     /// A known object was seen again: its facts are written to all its names.
-    fn refreshed(&mut self, spot: Spot<'_>, mut known: Known, facts: &Facts, stamp: Stamp) -> Result<FileId, Fault> {
-        let before = (known.kind, size(&known));
-        let links = known.facts.as_ref().filter(|old| old.nlink.max(facts.nlink) > 1 && facts.kind != FileType::Dir);
-        let links = links.map(|old| old.inode);
+    fn refreshed(&mut self, spot: Spot<'_>, old: &Known, facts: &Facts, stamp: Stamp) -> Result<FileId, Fault> {
+        let mut known = old.clone();
         update(&mut known, facts, stamp);
-        self.write_name(spot.dir, spot.name, &known)?;
-        self.count_in(spot.root, before.0, -1, -before.1);
+        self.write_name(spot.dir, spot.name, old, &known)?;
+        self.count_in(spot.root, old.kind, -1, -size(old));
         self.count_in(spot.root, known.kind, 1, size(&known));
-        if before.0.is_none() && facts.kind == FileType::Dir {
-            self.add_dir(known.file_id.0, spot.root, spot.dir, spot.name, spot.path.as_bytes(), stamp.seq)?;
+        self.spread(spot, old, facts, stamp)?;
+        Ok(known.file_id)
+    }
+
+    /// What follows where facts were written under a name: a directory holds things, other names of the object have them too.
+    fn spread(&mut self, spot: Spot<'_>, old: &Known, facts: &Facts, stamp: Stamp) -> Result<(), Fault> {
+        if facts.kind == FileType::Dir {
+            if old.kind.is_none() {
+                self.add_dir(old.file_id.0, spot.root, spot.dir, spot.name, spot.path.as_bytes(), stamp.seq)?;
+            }
+            return Ok(());
         }
-        for place in links.map_or_else(|| Ok(Vec::new()), |inode| self.places(known.file_id, inode))? {
+        let Some(before) = old.facts.as_ref().filter(|before| before.nlink.max(facts.nlink) > 1) else { return Ok(()) };
+        for place in self.places(old.file_id, before.inode)? {
             if place.dir == spot.dir && place.name == spot.name {
                 continue;
             }
-            let Some(mut link) = self.find(place.dir, &place.name)? else { continue };
-            self.count(place.dir, link.kind, -1, -size(&link))?;
+            let Some(old) = self.find(place.dir, &place.name)? else { continue };
+            let mut link = old.clone();
             update(&mut link, facts, stamp);
+            self.write_name(place.dir, &place.name, &old, &link)?;
+            self.count(place.dir, old.kind, -1, -size(&old))?;
             self.count(place.dir, link.kind, 1, size(&link))?;
-            self.write_name(place.dir, &place.name, &link)?;
         }
-        Ok(known.file_id)
+        Ok(())
     }
 
     fn deleted(&mut self, root: i64, path: &RelPath, stamp: Stamp) -> Result<Option<FileId>, Fault> {
@@ -135,59 +145,65 @@ impl Tree<'_> {
         Ok(Some(known.file_id))
     }
 
-    fn moved(&mut self, change: &Change, root: i64, old: (i64, &RelPath), stamp: Stamp) -> Result<FileId, Fault> {
-        let (Some((parent, name)), Some(from)) = (change.path.split(), old.1.split()) else {
+    fn moved(
+        &mut self,
+        change: &Change,
+        root: i64,
+        (old_root, old_path): (i64, &RelPath),
+        stamp: Stamp,
+    ) -> Result<FileId, Fault> {
+        let (Some((parent, name)), Some(from)) = (change.path.split(), old_path.split()) else {
             return Err(Fault::Contradiction("a root cannot be moved"));
         };
         let facts = change.facts.as_ref();
         // Before the source is looked for: a file at the new parent's path ends here, and it may be the source.
         let dir = self.dir_or_make(root, parent, stamp)?;
         let spot = Spot { root, dir, name, path: &change.path };
-        let parked = if change.exchange { self.parked(old.0, from)? } else { None };
+        let parked = if change.exchange { self.parked(old_root, from)? } else { None };
         let source = match parked {
             Some(parked) => Some(parked),
-            None => self.source(old.0, from, facts)?,
+            None => self.source(old_root, from, facts)?,
         };
-        let Some((from, mut known)) = source else {
-            return self.observed(spot, facts, stamp);
-        };
+        let Some((from, old)) = source else { return self.observed(spot, facts, stamp) };
         if from.dir == dir && from.name == name {
             return self.observed(spot, facts, stamp);
         }
-        let row = if known.kind == Some(FileType::Dir) { self.dir_row(known.file_id.0)? } else { None };
+        let row = if old.kind == Some(FileType::Dir) { self.dir_row(old.file_id.0)? } else { None };
         if let Some(victim) = self.find(dir, name)? {
-            let from_path = self.dir_row(from.dir)?.ok_or(Fault::Contradiction("a name has no directory"))?;
-            let holds_source = victim.kind == Some(FileType::Dir)
-                && from_path.root == root
-                && is_within(&from_path.path, change.path.as_bytes());
-            if victim.file_id == known.file_id {
+            if victim.file_id == old.file_id {
                 // Two names of one object: the old one is gone, the other is as it was seen.
-                self.end(from.dir, &from.name, &known, stamp.seq)?;
+                self.end(from.dir, &from.name, &old, stamp.seq)?;
                 return self.observed(spot, facts, stamp);
             }
-            if change.exchange && !holds_source {
+            let holder = if victim.kind == Some(FileType::Dir) { self.dir_row(from.dir)? } else { None };
+            let held =
+                holder.is_some_and(|holder| holder.root == root && is_within(&holder.path, change.path.as_bytes()));
+            if change.exchange && !held {
                 self.park(root, dir, name, victim, stamp)?;
             } else {
                 self.end(dir, name, &victim, stamp.seq)?;
             }
-            if holds_source {
+            if held {
                 // It ended with the directory it was in: only what was missed before can lead here.
                 return self.observed(spot, facts, stamp);
             }
         }
-        self.count(from.dir, known.kind, -1, -size(&known))?;
-        self.lift(from.dir, &from.name, &known, stamp.seq)?;
-        (known.from_seq, known.last_seq, known.last_change) = (stamp.seq, stamp.seq, stamp.at);
+        let mut known = Known { from_seq: stamp.seq, last_seq: stamp.seq, last_change: stamp.at, ..old.clone() };
+        self.count_in(old_root, old.kind, -1, -size(&old));
+        self.lift(from.dir, &from.name, &old, stamp.seq)?;
+        if let Some(facts) = facts {
+            update(&mut known, facts, stamp);
+        }
         self.insert_name(dir, name, &known)?;
         self.count_in(root, known.kind, 1, size(&known));
         if let Some(row) = row {
             let to = Place { dir, name: name.to_vec() };
             self.move_dir(&row, root, &to, change.path.as_bytes(), stamp.seq)?;
         }
-        match facts {
-            Some(facts) => self.refreshed(spot, known, facts, stamp),
-            None => Ok(known.file_id),
+        if let Some(facts) = facts {
+            self.spread(spot, &old, facts, stamp)?;
         }
+        Ok(known.file_id)
     }
 
     /// Sets aside what stands at the new name of the first half of an exchange, under a name that no file can have,
@@ -220,12 +236,11 @@ impl Tree<'_> {
         from: (&[u8], &[u8]),
         facts: Option<&Facts>,
     ) -> Result<Option<(Place, Known)>, Fault> {
-        if let Some(dir) = self.dir(root, from.0)? {
-            if let Some(known) = self.find(dir, from.1)? {
-                if facts.is_none_or(|facts| is_same(&known, facts)) {
-                    return Ok(Some((Place { dir, name: from.1.to_vec() }, known)));
-                }
-            }
+        if let Some(dir) = self.dir(root, from.0)?
+            && let Some(known) = self.find(dir, from.1)?
+            && facts.is_none_or(|facts| is_same(&known, facts))
+        {
+            return Ok(Some((Place { dir, name: from.1.to_vec() }, known)));
         }
         // An object with several names is at those that are known; one more is not a move of any of them.
         let Some(facts) = facts.filter(|facts| facts.nlink <= 1 || facts.kind == FileType::Dir) else {
@@ -240,20 +255,17 @@ impl Tree<'_> {
     pub(super) fn settled(&mut self, settled: &Settled, root: i64, stamp: Stamp) -> Result<Option<FileId>, Fault> {
         let Some((parent, name)) = settled.path.split() else { return Ok(None) };
         let Some(dir) = self.dir(root, parent)? else { return Ok(None) };
-        let Some(mut known) = self.find(dir, name)? else { return Ok(None) };
+        let Some(known) = self.find(dir, name)? else { return Ok(None) };
         let id = known.file_id;
-        let Some(facts) = known.facts.as_ref().filter(|facts| {
-            (facts.size, facts.mtime_ns, facts.inode) == (settled.size, settled.mtime_ns, settled.inode)
-        }) else {
+        let seen = (settled.size, settled.mtime_ns, settled.inode);
+        let Some(facts) = known.facts.as_ref().filter(|facts| (facts.size, facts.mtime_ns, facts.inode) == seen) else {
             return Ok(Some(id));
         };
         let links = if facts.nlink > 1 { self.places(id, facts.inode)? } else { Vec::new() };
-        known.settled_seq = stamp.seq;
-        self.write_name(dir, name, &known)?;
+        self.write_name(dir, name, &known, &Known { settled_seq: stamp.seq, ..known.clone() })?;
         for place in links {
-            let Some(mut link) = self.find(place.dir, &place.name)? else { continue };
-            link.settled_seq = stamp.seq;
-            self.write_name(place.dir, &place.name, &link)?;
+            let Some(link) = self.find(place.dir, &place.name)? else { continue };
+            self.write_name(place.dir, &place.name, &link, &Known { settled_seq: stamp.seq, ..link.clone() })?;
         }
         Ok(Some(id))
     }

@@ -97,6 +97,14 @@ impl View {
         Ok(View { path: path.to_owned(), db: schema::open_reader(path)? })
     }
 
+    /// Whose inventory it is.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn host(&self) -> Result<String> {
+        self.read(|db| db.query_row("SELECT name FROM hosts", [], |row| row.get(0)))
+    }
+
     /// How far the journal was applied; `None` before the first batch.
     ///
     /// # Errors
@@ -195,14 +203,14 @@ impl View {
     ///
     /// # Errors
     /// SQLite's.
-    pub fn by_inode(&self, root: &RootName, inode: u64) -> Result<Vec<((DirId, Vec<u8>), Known)>> {
+    pub fn by_inode(&self, root: &RootName, inode: u64) -> Result<Vec<(DirId, Vec<u8>, Known)>> {
         self.read(|db| {
             let mut find = db.prepare_cached(
                 "SELECT f.dir_id, f.name, f.* FROM files f JOIN dirs d ON d.dir_id=f.dir_id \
                  JOIN roots r ON r.root_id=d.root_id WHERE f.inode=?1 AND r.name=?2 ORDER BY f.dir_id, f.name",
             )?;
             let rows = find.query_map(params![signed(inode), root.as_str()], |row| {
-                Ok(((DirId(row.get(0)?), row.get(1)?), read_known(row, 4)?))
+                Ok((DirId(row.get(0)?), row.get(1)?, read_known(row, 4)?))
             })?;
             rows.collect()
         })

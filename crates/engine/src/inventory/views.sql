@@ -13,7 +13,7 @@ SELECT (SELECT name FROM hosts) AS host,
        printf('%04o', f.mode) AS mode,
        f.uid || ':' || f.gid AS owner,
        CAST(f.target AS TEXT) AS target,
-       lower(hex(f.sha256)) AS sha256,
+       CASE WHEN f.sha256 IS NOT NULL THEN lower(hex(f.sha256)) END AS sha256,
        strftime('%Y-%m-%dT%H:%M:%S', f.first_seen_ns / 1000000000, 'unixepoch')
          || printf('.%09dZ', f.first_seen_ns % 1000000000) AS first_seen,
        strftime('%Y-%m-%dT%H:%M:%S', f.last_change_ns / 1000000000, 'unixepoch')

@@ -74,10 +74,10 @@ impl Walk<'_> {
             let path = level.path.join(&found.name);
             level.after.clone_from(&found.name);
             let below = (found.kind == Some(FileType::Dir)).then_some(found.file_id);
-            if let Some(listed) = self.listed(name, path.clone(), found)? {
-                if each(listed).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+            if let Some(listed) = self.listed(name, path.clone(), found)?
+                && each(listed).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
             }
             if let Some(dir) = below {
                 levels.push(self.level(dir, path)?);

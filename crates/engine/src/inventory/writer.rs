@@ -101,14 +101,14 @@ impl Inventory {
     fn continues<'r>(&self, records: &'r [Record], to: &Cursor) -> Result<(&'r [Record], u64)> {
         let cursor = self.cursor()?;
         let ours = cursor.map_or(Seq::ZERO, |cursor| cursor.seq);
-        if let Some(cursor) = cursor {
-            if cursor.journal != to.journal || (cursor.seq == to.seq && cursor.hash != to.hash) {
-                return Err(InventoryError::Forked {
-                    path: self.path.clone(),
-                    ours: Box::new(cursor),
-                    theirs: Box::new(*to),
-                });
-            }
+        if let Some(cursor) = cursor
+            && (cursor.journal != to.journal || (cursor.seq == to.seq && cursor.hash != to.hash))
+        {
+            return Err(InventoryError::Forked {
+                path: self.path.clone(),
+                ours: Box::new(cursor),
+                theirs: Box::new(*to),
+            });
         }
         let skipped = records.partition_point(|record| record.seq <= ours);
         let new = &records[skipped..];

@@ -153,7 +153,8 @@ impl Service {
         match &root.presence {
             Presence::Absent { why, since } => {
                 status.state = "absent".to_owned();
-                status.why = Some(format!("since {since}: {why}"));
+                status.why = Some(why.clone());
+                status.since = Some(since.to_string());
             }
             Presence::Present(present) => {
                 if self.scans.is_scanning(root.no) || root.scan_wanted {
@@ -192,7 +193,7 @@ fn attention(status: &Status) -> Vec<String> {
     let mut sentences = Vec::new();
     for root in &status.roots {
         if let Some(why) = &root.why {
-            sentences.push(format!("root `{}` is absent, {why}", root.name));
+            sentences.push(format!("root `{}` is absent: {why}", root.name));
         }
     }
     if let Some(trouble) = &status.journal.trouble {

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use keepwatch_journal::{
-    Body, Config, Disk, GapReason, OpenError, RealDisk, Recovery, RootName, RelPath, Timestamp, Via, Writer, WriterOptions,
+    Body, Config, Disk, GapReason, OpenError, RealDisk, Recovery, RootName, Tail, RelPath, Timestamp, Via, Writer, WriterOptions,
 };
 
 use super::commit::Commits;
@@ -88,6 +88,7 @@ pub struct Handle {
     thread: JoinHandle<Result<(), ServiceError>>,
     host: String,
     recovery: Recovery,
+    tail: Arc<Tail>,
 }
 
 impl Handle {
@@ -95,6 +96,12 @@ impl Handle {
     #[must_use]
     pub fn commands(&self) -> Sender<Command> {
         self.commands.clone()
+    }
+
+    /// The journal's end, for those who follow it.
+    #[must_use]
+    pub fn tail(&self) -> Arc<Tail> {
+        Arc::clone(&self.tail)
     }
 
     /// Waits until every root that is there is watched. Scans go on.
@@ -135,13 +142,16 @@ impl Handle {
     }
 }
 
-/// Starts the service, or a reconciliation that ends by itself.
+/// Called when the service's thread ends, in whatever way.
+pub type OnEnd = Box<dyn FnOnce() + Send>;
+
+/// Starts the service.
 ///
 /// # Errors
 /// [`StartError`], with nothing changed.
-pub fn start(settings: Settings, mode: Mode) -> Result<Handle, StartError> {
+pub fn start(settings: Settings, mode: Mode, on_end: Option<OnEnd>) -> Result<Handle, StartError> {
     let (commands, heard) = bounded(COMMANDS_MAX);
-    begin(settings, mode, None, commands, heard)
+    begin(settings, mode, None, (commands, heard), on_end)
 }
 
 /// Scans one root, or all, mends what differs, and ends. The receiver is told what came of it.
@@ -156,15 +166,15 @@ pub fn reconcile_once(
     let (done, result) = bounded(1);
     // The channel is empty and open: this cannot fail.
     let _ = commands.send(Command::Reconcile { root: root.clone(), done });
-    Ok((begin(settings, Mode::Reconcile, root, commands, heard)?, result))
+    Ok((begin(settings, Mode::Reconcile, root, (commands, heard), None)?, result))
 }
 
 fn begin(
     settings: Settings,
     mode: Mode,
     only: Option<RootName>,
-    commands: Sender<Command>,
-    heard: Receiver<Command>,
+    (commands, heard): (Sender<Command>, Receiver<Command>),
+    on_end: Option<OnEnd>,
 ) -> Result<Handle, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     super::overlap::check(&settings.roots).map_err(StartError::Overlap)?;
@@ -194,6 +204,7 @@ fn begin(
         }
     };
     let dirs = Dirs::create(Some(&state.path().join("dirs.db")))?;
+    let tail = writer.tail();
     let ledger = Journaled::new(writer, view, Arc::clone(&progress), Arc::clone(&clock), mode == Mode::Look);
     let tree = FsTree::new(settings.roots.iter().map(|root| root.path.clone()));
     let sequencer = Sequencer::new(tree, ledger, roots, dirs, Arc::clone(&clock));
@@ -233,8 +244,22 @@ fn begin(
         sequencer,
         progress,
     };
-    let thread = std::thread::Builder::new().name("sequencer".to_owned()).spawn(|| service.run())?;
-    Ok(Handle { commands, ready: is_ready, thread, host, recovery })
+    let thread = std::thread::Builder::new().name("sequencer".to_owned()).spawn(|| {
+        let _ended = Ended(on_end);
+        service.run()
+    })?;
+    Ok(Handle { commands, ready: is_ready, thread, host, recovery, tail })
+}
+
+/// Tells that a thread ended, by a panic too.
+struct Ended(Option<OnEnd>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
 }
 
 fn mount_watch(mode: Mode) -> Option<MountWatch> {

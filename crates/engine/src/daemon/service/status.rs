@@ -38,6 +38,8 @@ pub struct RootStatus {
     pub state: String,
     /// Why it is absent.
     pub why: Option<String>,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
     /// `fanotify`, `inotify` or `poll`.
     pub method: Option<String>,
     /// The kind of file system.
