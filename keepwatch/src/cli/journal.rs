@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keepwatch_journal::{Cursor, RealDisk, Reader, Seq, VerifyOptions, verify};
+use keepwatch_journal::{Cursor, Reader, RealDisk, Seq, VerifyOptions, verify};
 use serde_json::json;
 
 use super::Context;
@@ -74,7 +74,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
 
 fn check(args: &VerifyArgs, dir: &std::path::Path, context: &Context) -> Result<Outcome, CommandError> {
     let options = VerifyOptions { head: args.head, deep: args.deep };
-    let report = verify(&RealDisk, dir, &options).map_err(|error| CommandError::failed(engine::with_sources(&error)))?;
+    let report =
+        verify(&RealDisk, dir, &options).map_err(|error| CommandError::failed(engine::with_sources(&error)))?;
     let sound = report.findings.is_empty();
     super::print(|out| {
         if context.globals.json {
@@ -112,7 +113,8 @@ fn check(args: &VerifyArgs, dir: &std::path::Path, context: &Context) -> Result<
 
 fn head(dir: &std::path::Path, context: &Context) -> Result<Outcome, CommandError> {
     let options = VerifyOptions::default();
-    let report = verify(&RealDisk, dir, &options).map_err(|error| CommandError::failed(engine::with_sources(&error)))?;
+    let report =
+        verify(&RealDisk, dir, &options).map_err(|error| CommandError::failed(engine::with_sources(&error)))?;
     let head = report.head;
     super::print(|out| match (head, context.globals.json) {
         (None, _) => writeln!(out, "the journal is empty"),
@@ -129,7 +131,7 @@ fn head(dir: &std::path::Path, context: &Context) -> Result<Outcome, CommandErro
 
 fn print_records(args: &CatArgs, dir: &std::path::Path) -> Result<Outcome, CommandError> {
     let failed = |error: keepwatch_journal::ReadError| CommandError::failed(engine::with_sources(&error));
-    let mut reader = Reader::open(Arc::new(RealDisk), dir, Seq(args.from.max(1))).map_err(failed)?;
+    let mut reader = Reader::open(Arc::new(RealDisk), dir, Seq(args.from.saturating_sub(1))).map_err(failed)?;
     while let Some(batch) = reader.next_batch().map_err(failed)? {
         super::print(|out| {
             for (record, line) in batch.records.iter().zip(batch.lines()) {

@@ -45,8 +45,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         None => None,
     };
     let host = view.host()?;
-    let dirs: HashMap<_, _> =
-        view.roots()?.into_iter().map(|root| (root.name, root.dir.unwrap_or_default())).collect();
+    let dirs: HashMap<_, _> = view.roots()?.into_iter().map(|root| (root.name, root.dir.unwrap_or_default())).collect();
     let query = ListQuery {
         root: place.as_ref().map(|place| place.root.clone()),
         path: place.map_or(RelPath::ROOT, |place| place.path),

@@ -32,13 +32,11 @@ pub fn find(path: &Path, current_dir: &Path, view: &View) -> Result<Place, Comma
     };
     let best = roots.iter().filter_map(within).max_by_key(|(len, _)| *len);
     best.map(|(_, place)| place).ok_or_else(|| {
-        let dirs: Vec<String> = roots
-            .iter()
-            .filter_map(|root| root.dir.as_deref())
-            .map(|dir| Safe(dir).to_string())
-            .collect();
+        let dirs: Vec<String> =
+            roots.iter().filter_map(|root| root.dir.as_deref()).map(|dir| Safe(dir).to_string()).collect();
         let known = if dirs.is_empty() { "none yet".to_owned() } else { dirs.join(", ") };
-        CommandError::usage(format!("{} lies in no root", Safe::path(&absolute))).hint(format!("the roots are: {known}"))
+        CommandError::usage(format!("{} lies in no root", Safe::path(&absolute)))
+            .hint(format!("the roots are: {known}"))
     })
 }
 

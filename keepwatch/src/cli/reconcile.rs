@@ -7,7 +7,7 @@ use std::sync::Arc;
 use keepwatch_engine::daemon::preview::preview;
 use keepwatch_engine::daemon::sequencer::Difference;
 use keepwatch_engine::daemon::service::reconcile_once;
-use keepwatch_journal::{Body, RealDisk, Reader, RelPath, RootName, Seq, Via};
+use keepwatch_journal::{Body, Reader, RealDisk, RelPath, RootName, Seq, Via};
 use serde_json::json;
 
 use super::Context;
@@ -98,7 +98,8 @@ fn report(args: &Args, settings: &Settings, context: &Context, sum: Reconciled) 
             found = print_found(&engine::journal_of(&settings.state_dir), sum, json, quiet, out)?;
         }
         if json {
-            let line = json!({"scanned": sum.scanned, "found": found, "failed": sum.failed, "absent_roots": sum.absent});
+            let line =
+                json!({"scanned": sum.scanned, "found": found, "failed": sum.failed, "absent_roots": sum.absent});
             return writeln!(out, "{line}");
         }
         if context.globals.quiet {
@@ -116,14 +117,9 @@ fn report(args: &Args, settings: &Settings, context: &Context, sum: Reconciled) 
     Ok(found)
 }
 
-fn print_found(
-    journal: &Path,
-    sum: Reconciled,
-    json: bool,
-    quiet: bool,
-    out: &mut dyn Write,
-) -> std::io::Result<u64> {
-    let mut reader = Reader::open(Arc::new(RealDisk), journal, Seq(sum.from)).map_err(std::io::Error::other)?;
+fn print_found(journal: &Path, sum: Reconciled, json: bool, quiet: bool, out: &mut dyn Write) -> std::io::Result<u64> {
+    let mut reader =
+        Reader::open(Arc::new(RealDisk), journal, Seq(sum.from.saturating_sub(1))).map_err(std::io::Error::other)?;
     let mut found = 0;
     let mut line = Vec::new();
     while let Some(batch) = reader.next_batch().map_err(std::io::Error::other)? {

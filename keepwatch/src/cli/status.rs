@@ -30,7 +30,11 @@ pub fn run(_args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         Err(error) => return Err(error),
     };
     super::print(|out| {
-        if context.globals.json { writeln!(out, "{}", serde_json::to_string(&status)?) } else { write!(out, "{status}") }
+        if context.globals.json {
+            writeln!(out, "{}", serde_json::to_string(&status)?)
+        } else {
+            write!(out, "{status}")
+        }
     })?;
     Ok(if status.has_findings() { Outcome::Findings } else { Outcome::Fine })
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use keepwatch_engine::daemon::service::{self, Command, Mode};
 use keepwatch_engine::watch::lease::block_sigio;
-use keepwatch_journal::{Body, GapReason, RealDisk, Reader, Record, Seq};
+use keepwatch_journal::{Body, GapReason, Reader, RealDisk, Record, Seq};
 
 use super::Context;
 use crate::config::{WatchMethod, load_files};
@@ -84,13 +84,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     Ok(Outcome::Fine)
 }
 
-fn follow(
-    journal: &std::path::Path,
-    tail: &Arc<keepwatch_journal::Tail>,
-    json: bool,
-) -> Result<(), CommandError> {
+fn follow(journal: &std::path::Path, tail: &Arc<keepwatch_journal::Tail>, json: bool) -> Result<(), CommandError> {
     let cannot = |error: keepwatch_journal::ReadError| CommandError::failed(engine::with_sources(&error));
-    let mut reader = Reader::open(Arc::new(RealDisk), journal, Seq(1)).map_err(cannot)?.following(Arc::clone(tail));
+    let mut reader = Reader::open(Arc::new(RealDisk), journal, Seq::ZERO).map_err(cannot)?.following(Arc::clone(tail));
     let mut seen = Seq::ZERO;
     let mut line = Vec::new();
     loop {

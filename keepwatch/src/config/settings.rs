@@ -124,7 +124,8 @@ impl WatchMethod {
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        Self::named(text).ok_or_else(|| format!("`{text}` is no way to watch: use \"auto\", \"fanotify\", \"inotify\" or \"poll\""))
+        Self::named(text)
+            .ok_or_else(|| format!("`{text}` is no way to watch: use \"auto\", \"fanotify\", \"inotify\" or \"poll\""))
     }
 }
 

@@ -61,7 +61,7 @@ impl Follower {
     fn follow(&mut self) -> Result<(), FollowError> {
         let mut reader = match self.inventory.cursor()? {
             Some(cursor) => Reader::open_at(Arc::clone(&self.disk), &self.journal, cursor)?,
-            None => Reader::open(Arc::clone(&self.disk), &self.journal, Seq(1))?,
+            None => Reader::open(Arc::clone(&self.disk), &self.journal, Seq::ZERO)?,
         }
         .following(Arc::clone(&self.tail));
         loop {

@@ -44,7 +44,8 @@ pub fn preview(
     mut each: impl FnMut(&RelPath, Difference),
 ) -> Result<Report, PreviewError> {
     let top = look_at_top(&root.path).map_err(|why| PreviewError::Absent { root: root.name.to_string(), why })?;
-    let absent = |why: &dyn std::fmt::Display| PreviewError::Absent { root: root.name.to_string(), why: why.to_string() };
+    let absent =
+        |why: &dyn std::fmt::Display| PreviewError::Absent { root: root.name.to_string(), why: why.to_string() };
     let rules = Rules::new(&root.ignore, Vec::new(), &root.unfinished).map_err(|error| absent(&error))?;
     let job = Job {
         no: 0,

@@ -25,7 +25,7 @@ pub enum ReplayError {
 /// [`ReplayError`]; the old inventory stays then.
 pub fn rebuild_inventory(state: &StateDir, disk: &Arc<dyn Disk>) -> Result<Inventory, ReplayError> {
     let host = Host { id: state.identity().host_id.clone(), name: state.identity().host.clone() };
-    let mut reader = Reader::open(Arc::clone(disk), &state.journal(), Seq(1))?;
+    let mut reader = Reader::open(Arc::clone(disk), &state.journal(), Seq::ZERO)?;
     let batches = std::iter::from_fn(move || match reader.next_batch() {
         Ok(Some(batch)) => Some(Ok((batch.records.to_vec(), batch.cursor))),
         Ok(None) => None,

@@ -4,7 +4,6 @@ use keepwatch_journal::Extra;
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use super::codes::Word;
 use super::row::{signed, unsigned};
 use super::tree::Stamp;
 use crate::model::{Body, Config, Evidence, Gap, GapClosed, GapReason, RelPath, RootName, Seq, Settled, Timestamp};
@@ -63,7 +62,7 @@ pub(super) fn columns(body: &Body) -> Columns<'_> {
     let (path, detail) = match body {
         Body::Settled(settled) => {
             let detail = Detail {
-                evidence: Some(settled.evidence.word().to_owned()),
+                evidence: Some(settled.evidence.as_str().to_owned()),
                 size: Some(settled.size),
                 mtime_ns: Some(settled.mtime_ns),
                 inode: Some(settled.inode),
@@ -73,7 +72,7 @@ pub(super) fn columns(body: &Body) -> Columns<'_> {
         }
         Body::Gap(gap) => {
             let detail = Detail {
-                reason: Some(gap.reason.word().to_owned()),
+                reason: Some(gap.reason.as_str().to_owned()),
                 since_ns: gap.since.map(|since| since.0),
                 note: gap.note.clone(),
                 ..Detail::default()
@@ -168,7 +167,7 @@ pub(super) fn open_gap(db: &Connection, gap: &Gap, root: Option<i64>, stamp: Sta
     )?;
     for root in roots {
         let path = gap.path.as_bytes();
-        insert.execute(params![signed(stamp.seq.0), root, path, gap.reason.word(), since, gap.note])?;
+        insert.execute(params![signed(stamp.seq.0), root, path, gap.reason.as_str(), since, gap.note])?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The numbers and short words that the tables hold. They are part of the schema: never renumber.
+//! The numbers that the tables hold. They are part of the schema: never renumber.
 
 use crate::model::{Evidence, FileType, GapReason, Op, Via};
 
@@ -8,14 +8,6 @@ pub(super) trait Code: Sized {
     fn code(self) -> i64;
     /// The word for a number; `None` for what no version ever wrote.
     fn decode(held: i64) -> Option<Self>;
-}
-
-/// A word that the tables hold as itself.
-pub(super) trait Word: Sized {
-    /// The word.
-    fn word(self) -> &'static str;
-    /// The value for a word; `None` for what no version ever wrote.
-    fn from_word(held: &str) -> Option<Self>;
 }
 
 macro_rules! codes {
@@ -31,33 +23,6 @@ macro_rules! codes {
     };
 }
 
-macro_rules! words {
-    ($type:ty, $($word:ident = $text:literal),+ $(,)?) => {
-        impl Word for $type {
-            fn word(self) -> &'static str {
-                match self { $(<$type>::$word => $text),+ }
-            }
-            fn from_word(held: &str) -> Option<Self> {
-                match held { $($text => Some(<$type>::$word),)+ _ => None }
-            }
-        }
-    };
-}
-
 codes!(FileType, File = 1, Dir = 2, Symlink = 3, Fifo = 4, Socket = 5, Block = 6, Char = 7);
 codes!(Op, Create = 1, Modify = 2, Attrib = 3, Move = 4, Delete = 5);
 codes!(Via, Fanotify = 1, Inotify = 2, Poll = 3, Scan = 4);
-words!(Evidence, Lease = "lease", Quiet = "quiet", Rename = "rename");
-words!(
-    GapReason,
-    Restart = "restart",
-    New = "new",
-    Overflow = "overflow",
-    Absent = "absent",
-    Mount = "mount",
-    Watch = "watch",
-    Journal = "journal",
-    Torn = "torn",
-    Epoch = "epoch",
-    Asked = "asked",
-);

@@ -175,7 +175,8 @@ impl Service {
         if root.gap.is_some() {
             return;
         }
-        let reason = if self.mode == super::Mode::Look && reason == GapReason::Restart { GapReason::New } else { reason };
+        let reason =
+            if self.mode == super::Mode::Look && reason == GapReason::Restart { GapReason::New } else { reason };
         let since = if matches!(reason, GapReason::Restart | GapReason::Torn) { self.sure_until() } else { None };
         let gap = Gap { root: Some(root.settings.name.clone()), path: RelPath::ROOT, reason, since, note };
         let seq = self.sequencer.ledger.append(Body::Gap(gap));

@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use keepwatch_journal::{
-    Body, Config, Disk, GapReason, OpenError, RealDisk, Recovery, RootName, Tail, RelPath, Timestamp, Via, Writer, WriterOptions,
+    Body, Config, Disk, GapReason, OpenError, RealDisk, Recovery, RelPath, RootName, Tail, Timestamp, Via, Writer,
+    WriterOptions,
 };
 
 use super::commit::Commits;

@@ -1,0 +1,425 @@
+//! What the tests of the program share: a service in a hermetic environment, an independent walk, and their comparison.
+#![allow(dead_code, clippy::unwrap_used, unreachable_pub, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use serde_json::Value;
+
+/// How long a condition may take to come true on a machine that does other things too.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The program under test.
+pub fn program() -> PathBuf {
+    match std::env::var_os("KEEPWATCH_PROGRAM") {
+        Some(path) => path.into(),
+        None => env!("CARGO_BIN_EXE_keepwatch").into(),
+    }
+}
+
+/// The size of a test: `small` on every run, `full` where `cargo xtask prove` asks for it.
+pub fn sized(small: usize, full: usize) -> usize {
+    if std::env::var_os("KEEPWATCH_FULL").is_some() { full } else { small }
+}
+
+/// A test that needs something which is not there says so loudly; where all must run it fails.
+pub fn skipped(test: &str, why: &str) {
+    eprintln!("KEEPWATCH-SKIPPED: {test}: {why}");
+    assert!(std::env::var_os("KEEPWATCH_REQUIRE_ALL").is_none(), "{test} must run here: {why}");
+}
+
+/// Waits until `condition` holds.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A state directory and the service on it.
+pub struct Keepwatch {
+    pub state: PathBuf,
+    /// Flags after `run`.
+    pub flags: Vec<OsString>,
+    /// A configuration file in place of flags.
+    pub config: Option<PathBuf>,
+    pub env: Vec<(OsString, OsString)>,
+    child: Option<Child>,
+}
+
+impl Keepwatch {
+    /// Not running yet; watches `root` when it does.
+    pub fn on(state: &Path, root: &Path) -> Self {
+        let flags = vec!["--root".into(), root.into()];
+        Keepwatch { state: state.to_owned(), flags, config: None, env: Vec::new(), child: None }
+    }
+
+    /// Not running yet; by a configuration, which is written to a file beside the state directory.
+    pub fn configured(state: &Path, toml: &str) -> Self {
+        let path = state.with_extension("toml");
+        fs::write(&path, toml).unwrap();
+        Keepwatch { state: state.to_owned(), flags: Vec::new(), config: Some(path), env: Vec::new(), child: None }
+    }
+
+    /// The command line of any command, in an environment without a configuration.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(args).arg("--state-dir").arg(&self.state);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        let home = self.state.parent().unwrap().join("home");
+        fs::create_dir_all(&home).unwrap();
+        command.env_clear().env("HOME", &home).env("XDG_CONFIG_HOME", home.join("config")).env("LC_ALL", "C.UTF-8");
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("TZ", "UTC");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn ask(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs a command that must be fine; its standard output.
+    pub fn ok(&self, args: &[&str]) -> Vec<u8> {
+        let output = self.ask(args);
+        assert!(output.status.success(), "{args:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Starts the service; does not wait.
+    pub fn launch(&mut self) {
+        assert!(self.child.is_none());
+        let log = fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = self.command(&["run"]);
+        command.args(&self.flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Starts the service and waits until it answers.
+    pub fn start(&mut self) {
+        self.launch();
+        wait_for("the service answers", || {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+                panic!("the service ended with {status}:\n{}", self.log_text());
+            }
+            self.status().is_some_and(|status| !status["service"].is_null())
+        });
+    }
+
+    /// Starts the service and waits until every root was scanned and no gap is open.
+    pub fn start_and_settle(&mut self) {
+        self.start();
+        self.settle();
+    }
+
+    /// Waits until every root is watched and no gap is open, and all that happened before is in the inventory.
+    pub fn settle(&self) {
+        wait_for("all roots are watched and no gap is open", || {
+            self.status().is_some_and(|status| {
+                status["roots"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|root| root["state"] == "watching" && root["open_gaps"] == 0)
+            })
+        });
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.state.with_extension("log")
+    }
+
+    /// What the service logged.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Ends it cleanly.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        let status = self.wait_end();
+        assert!(status.success(), "ended with {status}:\n{}", self.log_text());
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Waits until it has ended.
+    pub fn wait_end(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let start = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if start.elapsed() > PATIENCE {
+                let _ = child.kill();
+                panic!("the service does not end");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// `status --json`, if it can be had.
+    pub fn status(&self) -> Option<Value> {
+        let output = self.ask(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Lines of JSON that a command prints.
+    pub fn json_lines(&self, args: &[&str]) -> Vec<Value> {
+        let out = self.ok(args);
+        out.split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+
+    /// The inventory, by path.
+    pub fn listed(&self) -> BTreeMap<Vec<u8>, Row> {
+        let rows =
+            self.json_lines(&["ls", "--json"]).into_iter().map(|line| (bytes(&line, "path"), Row::of_json(&line)));
+        rows.collect()
+    }
+
+    /// The journal's records, as JSON.
+    pub fn records(&self) -> Vec<Value> {
+        self.json_lines(&["journal", "cat"])
+    }
+
+    /// Holds the inventory against the tree until they agree; panics with the differences if they do not in time.
+    pub fn assert_same(&self, tree: &Path) {
+        let start = Instant::now();
+        loop {
+            let differences = differences(&self.listed(), &walk(tree));
+            if differences.is_empty() {
+                return;
+            }
+            // What was done just before may still be on its way; what stays different is wrong.
+            if start.elapsed() > Duration::from_secs(30) {
+                let shown: Vec<String> = differences.iter().take(20).cloned().collect();
+                let inode =
+                    walk(tree).iter().find(|(path, _)| shown[0].contains(&show(path))).map(|(_, row)| row.inode);
+                for record in self.records().iter().filter(|record| record["inode"].as_u64() == inode) {
+                    eprintln!("{record}");
+                }
+                panic!("{} differences:\n{}\n{}", differences.len(), shown.join("\n"), self.log_text());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Both verifiers find the journal sound.
+    pub fn assert_verifies(&self) {
+        let output = self.ask(&["journal", "verify", "--deep"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verify_journal.py");
+        let output = Command::new("python3").arg(script).arg(self.state.join("journal")).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// The last record of each live name agrees with the tree, and seqs have no hole.
+    pub fn assert_last_records(&self, tree: &Path) {
+        let mut last: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
+        let mut next = None;
+        for record in self.records() {
+            let seq = record["seq"].as_u64().unwrap();
+            assert!(next.is_none_or(|next| next == seq), "a hole before {seq}");
+            next = Some(seq + 1);
+            let word = record["do"].as_str().unwrap();
+            if !["create", "modify", "attrib", "move", "delete"].contains(&word) {
+                continue;
+            }
+            let path = bytes(&record, "path");
+            let below =
+                |path: &[u8], dir: &[u8]| path == dir || (path.starts_with(dir) && path.get(dir.len()) == Some(&b'/'));
+            if word == "move" {
+                let old = bytes(&record, "old_path");
+                let exchange = record["exchange"] == true;
+                let moved: Vec<Vec<u8>> = last.keys().filter(|path| below(path, &old)).cloned().collect();
+                let mut carried: Vec<(Vec<u8>, Value)> = Vec::new();
+                for from in moved {
+                    let to = [&path[..], &from[old.len()..]].concat();
+                    carried.push((to, last.remove(&from).unwrap()));
+                }
+                if !exchange {
+                    last.retain(|other, _| !below(other, &path));
+                }
+                last.extend(carried);
+                if !record["inode"].is_null() {
+                    last.insert(path, record);
+                }
+            } else if word == "delete" {
+                last.retain(|other, _| !below(other, &path));
+            } else if !record["inode"].is_null() {
+                last.insert(path, record);
+            }
+        }
+        for (path, row) in walk(tree) {
+            let record = last.get(&path).unwrap_or_else(|| panic!("no record of {}", show(&path)));
+            assert_eq!(Row::of_json(record), row, "the last record of {}", show(&path));
+        }
+    }
+}
+
+impl Drop for Keepwatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the service's log:\n{}", self.log_text());
+        }
+        self.kill();
+    }
+}
+
+/// What is compared of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub kind: String,
+    pub size: u64,
+    pub mtime_ns: i64,
+    pub inode: u64,
+}
+
+impl Row {
+    pub fn of_json(line: &Value) -> Self {
+        Row {
+            kind: line["type"].as_str().unwrap_or("null").to_owned(),
+            size: line["size"].as_u64().unwrap_or(u64::MAX),
+            mtime_ns: line["mtime_ns"].as_i64().unwrap_or(i64::MIN),
+            inode: line["inode"].as_u64().unwrap_or(0),
+        }
+    }
+}
+
+/// The exact bytes of a path field.
+pub fn bytes(line: &Value, field: &str) -> Vec<u8> {
+    match line[format!("{field}_b64")].as_str() {
+        Some(exact) => base64::engine::general_purpose::STANDARD.decode(exact).unwrap(),
+        None => line[field].as_str().unwrap_or_else(|| panic!("no {field} in {line}")).as_bytes().to_vec(),
+    }
+}
+
+/// An independent walk: everything below `tree`, by the standard library, component by component.
+pub fn walk(tree: &Path) -> BTreeMap<Vec<u8>, Row> {
+    let mut found = BTreeMap::new();
+    let mut pending = vec![PathBuf::new()];
+    while let Some(rel) = pending.pop() {
+        let Ok(entries) = fs::read_dir(tree.join(&rel)) else { continue };
+        for entry in entries.flatten() {
+            let path = rel.join(entry.file_name());
+            let Ok(meta) = fs::symlink_metadata(tree.join(&path)) else { continue };
+            if meta.is_dir() {
+                pending.push(path.clone());
+            }
+            found.insert(path.into_os_string().into_vec(), row_of(&meta));
+        }
+    }
+    found
+}
+
+fn row_of(meta: &fs::Metadata) -> Row {
+    use std::os::unix::fs::FileTypeExt as _;
+    let file_type = meta.file_type();
+    let kind = match file_type {
+        _ if file_type.is_dir() => "dir",
+        _ if file_type.is_symlink() => "symlink",
+        _ if file_type.is_fifo() => "fifo",
+        _ if file_type.is_socket() => "socket",
+        _ if file_type.is_block_device() => "block",
+        _ if file_type.is_char_device() => "char",
+        _ => "file",
+    };
+    Row {
+        kind: kind.to_owned(),
+        size: meta.size(),
+        mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+        inode: meta.ino(),
+    }
+}
+
+/// What differs, in words.
+pub fn differences(listed: &BTreeMap<Vec<u8>, Row>, walked: &BTreeMap<Vec<u8>, Row>) -> Vec<String> {
+    let mut differences = Vec::new();
+    for (path, row) in walked {
+        match listed.get(path) {
+            None => differences.push(format!("not listed: {} {row:?}", show(path))),
+            Some(known) if known != row => differences.push(format!("{}: {known:?} is {row:?}", show(path))),
+            Some(_) => {}
+        }
+    }
+    for path in listed.keys().filter(|path| !walked.contains_key(*path)) {
+        differences.push(format!("listed, but gone: {}", show(path)));
+    }
+    differences
+}
+
+pub fn show(path: &[u8]) -> String {
+    OsStr::from_bytes(path).to_string_lossy().into_owned()
+}
+
+/// Runs a program of the system that must succeed; its standard output.
+pub fn sh(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Whether we may do what only root may.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A seeded source of numbers, for churn that can be repeated.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(bound).unwrap()).unwrap()
+    }
+}
+
+/// Reads what is there of a file.
+pub fn read_text(path: &Path) -> String {
+    let mut text = String::new();
+    fs::File::open(path).unwrap().read_to_string(&mut text).unwrap();
+    text
+}
