@@ -1,6 +1,6 @@
 //! The numbers that the tables hold. They are part of the schema: never renumber.
 
-use crate::model::{Evidence, FileType, GapReason, Op, Via};
+use crate::model::{FileType, Op, Via};
 
 /// A word that the tables hold as a number.
 pub(super) trait Code: Sized {
