@@ -224,6 +224,9 @@ impl Keepwatch {
             // What was done just before may still be on its way; what stays different is wrong.
             if start.elapsed() > Duration::from_secs(30) {
                 let shown: Vec<String> = differences.iter().take(20).cloned().collect();
+                if let Some(kept) = std::env::var_os("KEEPWATCH_KEEP_FAILED") {
+                    let _ = Command::new("cp").arg("-a").arg(&self.state).arg(kept).status();
+                }
                 let inode =
                     walk(tree).iter().find(|(path, _)| shown[0].contains(&show(path))).map(|(_, row)| row.inode);
                 for record in self.records().iter().filter(|record| record["inode"].as_u64() == inode) {
@@ -262,6 +265,12 @@ impl Keepwatch {
                 continue;
             }
             let path = bytes(&record, "path");
+            if record["nlink"].as_u64().is_some_and(|links| links > 1) && record["type"] != "dir" {
+                // What is told of one name of a file holds for all.
+                for other in last.values_mut().filter(|other| other["inode"] == record["inode"]) {
+                    other.clone_from(&record);
+                }
+            }
             let below =
                 |path: &[u8], dir: &[u8]| path == dir || (path.starts_with(dir) && path.get(dir.len()) == Some(&b'/'));
             if word == "move" {

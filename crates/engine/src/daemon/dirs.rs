@@ -218,6 +218,19 @@ impl Dirs {
         Ok(self.entry(no)?.map(|entry| entry.key.clone()))
     }
 
+    /// The top directory of a root.
+    ///
+    /// # Errors
+    /// If the table fails.
+    pub fn top(&mut self, root: RootNo) -> Result<Option<At>> {
+        let found = self
+            .db
+            .prepare_cached("SELECT no FROM dir WHERE parent IS NULL AND root = ? ORDER BY no DESC")?
+            .query_row([root.0], |row| row.get(0))
+            .optional()?;
+        found.map_or(Ok(None), |no| self.at(DirNo(no)))
+    }
+
     /// The parent and the name of a directory; `None` for a top directory.
     ///
     /// # Errors

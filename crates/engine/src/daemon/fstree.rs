@@ -16,7 +16,7 @@ use crate::daemon::dirs::RootNo;
 use crate::daemon::tree::{DirAt, Located, Look, Tree, Writers};
 use crate::scan;
 use crate::watch::DirKey;
-use crate::watch::handle::{child_key, dir_key, fsid_of, open_by_key};
+use crate::watch::handle::{child_key, dir_key, fsid_of, is_object, open_by_key};
 use crate::watch::lease::{Verdict, no_writer};
 
 /// Directories kept open while there is work.
@@ -198,6 +198,24 @@ impl Tree for FsTree {
             Opened::Fd => child_key(self.last()?, name).ok(),
             Opened::Gone | Opened::Unavailable => None,
         }
+    }
+
+    fn is_object(&mut self, dir: DirAt<'_>, name: &[u8], object: &DirKey) -> Option<bool> {
+        match self.open(dir) {
+            Opened::Fd => is_object(self.last()?, name, object),
+            Opened::Gone | Opened::Unavailable => None,
+        }
+    }
+
+    fn object_of(&mut self, object: &DirKey) -> Option<(u64, u64)> {
+        let fsid = object.fsid()?;
+        if self.no_handles {
+            return None;
+        }
+        let mount = self.mount(fsid)?;
+        let fd = open_by_key(mount, object, OFlags::PATH | OFlags::CLOEXEC).ok()?;
+        let stat = fstat(&fd).ok()?;
+        (stat.st_nlink > 0).then_some((stat.st_dev, stat.st_ino))
     }
 
     fn locate(&mut self, key: &DirKey, known: &mut dyn FnMut(&DirKey) -> bool) -> Located {

@@ -57,6 +57,10 @@ pub trait Tree {
     fn look(&mut self, dir: DirAt<'_>, name: &[u8]) -> Look;
     /// The identity of the directory called `name` in `dir`.
     fn key_of(&mut self, dir: DirAt<'_>, name: &[u8]) -> Option<DirKey>;
+    /// Whether `name` in `dir` is the object with this identity; `None` where that cannot be told.
+    fn is_object(&mut self, dir: DirAt<'_>, name: &[u8], object: &DirKey) -> Option<bool>;
+    /// The device and inode of an object that is known by its identity alone, if it exists still.
+    fn object_of(&mut self, object: &DirKey) -> Option<(u64, u64)>;
     /// Finds a directory by its identity and goes up until `known` says yes.
     fn locate(&mut self, key: &DirKey, known: &mut dyn FnMut(&DirKey) -> bool) -> Located;
     /// Asks whether anybody writes to the file `name` in `dir` that has this inode.

@@ -86,6 +86,19 @@ pub fn child_key(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<DirKey> {
     dir_key(child.as_fd())
 }
 
+/// Whether `name` in `dir` is the object that `key` names, by its handle alone: `dir` lies on the key's file system, and
+/// what is mounted on `name` does not count. `None` for a key without a handle, or where there is no telling.
+#[must_use]
+pub fn is_object(dir: BorrowedFd<'_>, name: &[u8], key: &DirKey) -> Option<bool> {
+    let wanted = key.handle()?;
+    let name = CString::new(name).ok()?;
+    match handle::of_name(dir, &name) {
+        Ok(found) => Some(found == wanted),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
+        Err(_) => None,
+    }
+}
+
 /// Opens the object that `key` names, wherever it has been moved, on the file system of `mount`: any descriptor
 /// there that is not `O_PATH` and for which [`fsid_of`] equals the key's. Needs `CAP_DAC_READ_SEARCH`.
 ///

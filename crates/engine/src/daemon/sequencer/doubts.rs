@@ -24,6 +24,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Resolves doubts that are due.
     pub fn resolve_doubts(&mut self) -> Result<()> {
         let now = self.clock.instant();
+        self.resolve_strays(now)?;
         let due = self.due_doubts(now);
         self.resolve_all(due)
     }
@@ -31,11 +32,43 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Resolves doubts that are due until then, new ones included unless the inventory cannot be asked.
     pub(super) fn resolve_doubts_until(&mut self, until: Instant) -> Result<()> {
         for _ in 0..FLUSH_ROUNDS {
+            self.resolve_strays(until)?;
             let due = self.due_doubts(until);
             if due.is_empty() {
                 break;
             }
             self.resolve_all(due)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at every known name of objects that changed under one of their names.
+    pub(super) fn resolve_strays(&mut self, until: Instant) -> Result<()> {
+        let mut due = Vec::new();
+        while due.len() < DOUBTS_AT_ONCE
+            && let Some(stray) = self.strays.pop(until)
+        {
+            due.push(stray);
+        }
+        if due.is_empty() {
+            return Ok(());
+        }
+        if !self.catch_up() {
+            let again = self.clock.instant() + NO_INVENTORY_WAIT;
+            for (object, root) in due {
+                self.strays.add(object, root, again);
+            }
+            return Ok(());
+        }
+        for (object, root) in due {
+            let via = self.root(root).via;
+            let Some(top) = self.dirs.top(root)? else { continue };
+            let name = self.root(root).name.clone();
+            for (path, _) in self.ledger.by_inode(&name, object.1) {
+                if let (Some(dir), Some((_, name))) = (self.dir_at(&top, &path)?, path.split()) {
+                    self.resolve(&Spot { dir: dir.no, name: name.into() }, Origin::scan(via).merged())?;
+                }
+            }
         }
         Ok(())
     }
@@ -201,9 +234,6 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         origin: Origin,
         scan_below: bool,
     ) -> Result<()> {
-        if self.told_already(at, &spot.name, &facts) {
-            return Ok(());
-        }
         if is_dir(&facts) {
             self.recognise(at, spot, scan_below)?;
         }
@@ -273,6 +303,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let via = origin.via;
         self.tell(Op::Move, into, &new.name, Some(facts), origin, More { old: Some(old), ..More::default() });
         self.refresh_soon(from.at.no, via);
+        self.ended.insert(Spot { dir: from.at.no, name: from.name.into() }, self.last);
         Ok(())
     }
 

@@ -37,6 +37,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             let into = self.place_of(&to.dir)?;
             return self.renamed(event, from, into, ahead);
         }
+        if event.place.name.is_empty() && !event.is_dir && event.object.is_none() {
+            return self.nameless(event);
+        }
         let Some(at) = self.place_of(&event.place.dir)? else { return Ok(()) };
         let name = &event.place.name;
         if name.is_empty() {
@@ -52,6 +55,20 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             return self.arrived(&at, name, event);
         }
         self.plain(&at, event)
+    }
+
+    /// A file's attributes changed and no name was told: one of its names was linked or unlinked.
+    fn nameless(&mut self, event: &Event) -> Result<()> {
+        if let Some(object) = self.tree.object_of(&event.place.dir)
+            && let Some(told) = self.recent.get(&object)
+            && told.facts.nlink > 1
+        {
+            let dir = told.spot.dir;
+            if let Some(at) = self.dirs.at(dir)? {
+                self.stray(object, at.root);
+            }
+        }
+        Ok(())
     }
 
     /// An event about a watched directory itself.
@@ -73,9 +90,17 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Everything but renames.
     fn plain(&mut self, at: &At, event: &Event) -> Result<()> {
         let (name, what) = (&*event.place.name, event.what);
-        let look = self.look(at, name)?;
+        let mut look = self.look(at, name)?;
         if look == Look::Unavailable {
             return self.unseen(at, event);
+        }
+        let itself = !matches!(look, Look::There(_)) || self.is_itself(at, name, event.object.as_ref())?;
+        if !itself && !what.has(What::DELETE) {
+            // Something that came later has the name: its own events tell of it.
+            look = Look::Gone;
+        }
+        if look == Look::Gone && !event.is_dir && !what.has(What::CREATE) {
+            self.elsewhere(at, event);
         }
         if what.has(What::CREATE) {
             self.created(at, event, &look)?;
@@ -98,6 +123,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 Ok(())
             }
             Look::Gone | Look::Unavailable => Ok(()),
+        }
+    }
+
+    /// The file that an event told of has not this name any more, but may have others.
+    fn elsewhere(&mut self, at: &At, event: &Event) {
+        if let Some(object) = event.object.as_ref().and_then(|key| self.tree.object_of(key)) {
+            self.stray(object, at.root);
         }
     }
 
@@ -163,9 +195,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     pub(super) fn told_already(&mut self, at: &At, name: &[u8], facts: &Facts) -> bool {
-        self.recent
-            .get(&(facts.dev, facts.inode))
-            .is_some_and(|told| told.spot.dir == at.no && *told.spot.name == *name && told.facts == *facts)
+        let Some(told) = self.recent.get(&(facts.dev, facts.inode)) else { return false };
+        let same = told.spot.dir == at.no && *told.spot.name == *name && told.facts == *facts;
+        same && self.ended.get(&told.spot).is_none_or(|ended| *ended < told.seq)
     }
 
     fn deleted(&mut self, at: &At, event: &Event, look: &Look) -> Result<()> {
@@ -174,7 +206,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.forget_dir(at, name, event.object.as_ref())?;
         }
         let merged = event.what.has(What::CREATE);
-        if let (true, Look::There(_)) = (merged, look) {
+        let itself = matches!(look, Look::There(_)) && self.is_itself(at, name, event.object.as_ref())?;
+        if merged && itself && event.object.is_some() {
             // Made and removed and made again in one notice: what is there has been told.
             return Ok(());
         }
@@ -243,6 +276,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         self.writes.cancel(&object);
         let merged = closed && what.has(What::MODIFY);
         let origin = self.origin(at, event, merged);
+        if facts.nlink > 1 {
+            self.stray(object, at.root);
+        }
         self.changed(at, name, facts.clone(), origin)?;
         if what.has(What::MODIFY)
             && !closed
@@ -372,8 +408,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let exchange = self.is_exchange(event, from, &look, ahead)?;
         // Is what has the new name now what was renamed, or something that came later?
         let itself = match (&look, &event.object) {
-            (Look::There(_), Some(key)) => self.key_of(into, to_name)?.is_none_or(|there| there == *key),
-            (Look::There(_), None) => true,
+            (Look::There(_), object) => self.is_itself(into, to_name, object.as_ref())?,
             (Look::Gone | Look::Unavailable, _) => false,
         };
         let twice = !self.renamed.insert(old.clone()) | !self.renamed.insert(new.clone());
@@ -402,6 +437,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let via = self.root(from.root).via;
         self.refresh_soon(from.no, via);
         self.touch_again(from);
+        if !exchange {
+            self.ended.insert(old.clone(), self.last);
+        }
         if merged || twice || event.object.is_none() || exchange {
             self.doubt(old, origin_again.clone(), DOUBT_WAIT);
             self.doubt(new.clone(), origin_again, DOUBT_WAIT);

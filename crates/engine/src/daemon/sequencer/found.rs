@@ -108,6 +108,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if self.left_out(at, &spot.name, facts.kind == FileType::Dir) {
             return Ok(());
         }
+        if matches!(difference, Difference::New { .. }) && self.told_already(at, &spot.name, &facts) {
+            return Ok(());
+        }
         match difference {
             Difference::New { .. } if first => self.tell_new(at, spot, facts, Origin::scan(via), false),
             Difference::New { taken_for_moved, .. } => {

@@ -96,6 +96,7 @@ pub struct Asked {
 struct Told {
     facts: Facts,
     spot: Spot,
+    seq: Seq,
     settled: bool,
     /// When a write to it, while open, was last journaled.
     written: Option<Instant>,
@@ -132,12 +133,16 @@ pub struct Sequencer<T, L> {
     clock: Arc<dyn Clock>,
     asked: Asked,
     recent: Cache<ObjectNo, Told>,
+    /// Names that were told to have ended, and when: what was told of them before counts no more.
+    ended: Cache<Spot, Seq>,
     settle: Settle<ObjectNo, Spot>,
     doubts: Due<Spot, Origin>,
     /// Names whose records are not in the inventory yet though a doubt about them was resolved.
     resolved: HashSet<Spot>,
     /// A directory moved or went since the inventory was last caught up with: its paths below are stale there.
     shifted: bool,
+    /// Objects of which every known name is to be looked at again.
+    strays: Due<ObjectNo, RootNo>,
     refresh: Due<DirNo, Via>,
     writes: Due<ObjectNo, (Spot, Origin)>,
     /// The last live record about a name in each directory, to tell whether a scan's comparison is stale.
@@ -170,10 +175,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             clock,
             asked: Asked::default(),
             recent: Cache::new(RECENT_ENTRIES),
+            ended: Cache::new(RECENT_ENTRIES),
             settle: Settle::default(),
             doubts: Due::new(DOUBTS_MAX),
             resolved: HashSet::new(),
             shifted: false,
+            strays: Due::new(DOUBTS_MAX),
             refresh: Due::new(REFRESH_MAX),
             writes: Due::new(WRITES_MAX),
             touches: Cache::new(TOUCH_ENTRIES),
@@ -213,7 +220,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// Names to be looked at again.
     pub fn doubtful(&self) -> usize {
-        self.doubts.len() + self.writes.len() + self.refresh.len()
+        self.doubts.len() + self.strays.len() + self.writes.len() + self.refresh.len()
     }
 
     fn root(&self, no: RootNo) -> &Root {
@@ -269,6 +276,19 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok(self.tree.key_of(DirAt { key: &key, root: at.root, path: &at.path }, name))
     }
 
+    /// Whether what has a name now is what an event was about; where that cannot be told it is taken for granted.
+    fn is_itself(&mut self, at: &At, name: &[u8], object: Option<&DirKey>) -> Result<bool> {
+        let (Some(object), Some(key)) = (object, self.dirs.key(at.no)?) else { return Ok(true) };
+        let dir = DirAt { key: &key, root: at.root, path: &at.path };
+        Ok(self.tree.is_object(dir, name, object).unwrap_or(true))
+    }
+
+    /// An object changed that may have other names than the one that was told of: all that are known are looked at.
+    fn stray(&mut self, object: ObjectNo, root: RootNo) {
+        let at = self.clock.instant() + events::DOUBT_WAIT;
+        self.strays.add(object, root, at);
+    }
+
     fn left_out(&mut self, at: &At, name: &[u8], is_dir: bool) -> bool {
         let path = if name.is_empty() { (*at.path).clone() } else { at.path.join(name) };
         let root = &mut self.roots[usize::from(at.root.0)];
@@ -280,32 +300,29 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Appends a change and remembers what follows from it.
     fn tell(&mut self, op: Op, at: &At, name: &[u8], facts: Option<Facts>, origin: Origin, more: More) -> Seq {
         let path = if name.is_empty() { (*at.path).clone() } else { at.path.join(name) };
-        if let Some(facts) = &facts {
-            let object = (facts.dev, facts.inode);
-            let before = self.recent.get(&object);
-            let same = before.is_some_and(|told| {
-                told.facts.size == facts.size && told.facts.mtime_ns == facts.mtime_ns && told.settled
-            });
-            let settled = more.settled || same;
-            let spot = Spot { dir: at.no, name: name.into() };
-            self.recent.insert(object, Told { facts: facts.clone(), spot, settled, written: None });
-        }
-        let origin_via = origin.via;
+        let via = origin.via;
+        let told = facts.clone();
         let seq = self.ledger.append(Body::Change(Change {
             op,
             root: self.root(at.root).name.clone(),
             path,
             old: more.old,
             facts,
-            via: origin.via,
+            via,
             by: origin.by,
             merged: origin.merged,
             subtree: more.subtree,
             exchange: more.exchange,
         }));
+        if op == Op::Delete {
+            self.ended.insert(Spot { dir: at.no, name: name.into() }, seq);
+        }
+        if let Some(facts) = told {
+            self.remember(at, name, facts, seq, more.settled);
+        }
         self.last = seq;
         if !name.is_empty() {
-            if !matches!(origin_via, Via::Scan | Via::Poll) {
+            if !matches!(via, Via::Scan | Via::Poll) {
                 self.touch(at.no, seq);
             }
             if !matches!(op, Op::Attrib | Op::Modify) {
@@ -313,6 +330,16 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
         }
         seq
+    }
+
+    fn remember(&mut self, at: &At, name: &[u8], facts: Facts, seq: Seq, settled: bool) {
+        let object = (facts.dev, facts.inode);
+        let same = self
+            .recent
+            .get(&object)
+            .is_some_and(|told| told.facts.size == facts.size && told.facts.mtime_ns == facts.mtime_ns && told.settled);
+        let spot = Spot { dir: at.no, name: name.into() };
+        self.recent.insert(object, Told { facts, spot, seq, settled: settled || same, written: None });
     }
 
     fn tell_settled(&mut self, at: &At, name: &[u8], facts: &Facts, evidence: Evidence) {

@@ -38,7 +38,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// When something is due next.
     pub fn next_due(&self) -> Option<Instant> {
-        [self.settle.next_due(), self.writes.next(), self.refresh.next(), self.doubts.next()]
+        [self.settle.next_due(), self.writes.next(), self.refresh.next(), self.doubts.next(), self.strays.next()]
             .into_iter()
             .flatten()
             .min()
@@ -65,7 +65,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// Whether a name is to be looked at again.
     pub fn has_doubts(&self) -> bool {
-        !self.doubts.is_empty()
+        !self.doubts.is_empty() || !self.strays.is_empty()
     }
 
     /// A scan did not come to its end: what it missed proves nothing.
@@ -87,6 +87,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Records were lost because the journal could not be written: nothing that is remembered of them counts.
     pub fn forget_told(&mut self) {
         self.recent.clear();
+        self.ended.clear();
         self.touches.clear();
         self.touch_floor = self.last;
     }
