@@ -341,7 +341,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             if scan_below {
                 self.dirs.forget_outside();
             }
+            let known = self.dirs.child(at.no, &spot.name)?;
             let no = self.dirs.set(&key, at.no, &spot.name)?;
+            if known != Some(no) {
+                self.must_enter(at, no);
+            }
             if scan_below && let Some(below) = self.dirs.at(no)? {
                 self.want_scan(&below);
             }

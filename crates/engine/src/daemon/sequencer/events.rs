@@ -171,7 +171,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 if event.is_dir
                     && let Some(key) = &event.object
                 {
-                    self.dirs.set(key, at.no, name)?;
+                    let no = self.dirs.set(key, at.no, name)?;
+                    self.uncertain.insert(no);
                 }
                 self.tell(Op::Create, at, name, None, origin, More::default());
             }
@@ -188,6 +189,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         };
         let Some(key) = key else { return Ok(()) };
         let no = self.dirs.set(&key, at.no, name)?;
+        self.must_enter(at, no);
         if !told && let Some(below) = self.dirs.at(no)? {
             self.want_scan(&below);
         }
@@ -197,12 +199,16 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     pub(super) fn told_already(&mut self, at: &At, name: &[u8], facts: &Facts) -> bool {
         let Some(told) = self.recent.get(&(facts.dev, facts.inode)) else { return false };
         let same = told.spot.dir == at.no && *told.spot.name == *name && told.facts == *facts;
-        same && self.ended.get(&told.spot).is_none_or(|ended| *ended < told.seq)
+        same && self.upheaval < told.seq && self.ended.get(&told.spot).is_none_or(|ended| *ended < told.seq)
     }
 
     fn deleted(&mut self, at: &At, event: &Event, look: &Look) -> Result<()> {
         let name = &*event.place.name;
         if event.is_dir {
+            if self.is_taken_over(at, name, event.object.as_ref())? {
+                // Another directory has been told of under this name, which ended this one.
+                return Ok(());
+            }
             self.forget_dir(at, name, event.object.as_ref())?;
         }
         let merged = event.what.has(What::CREATE);
@@ -236,6 +242,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.settle.closed((facts.dev, facts.inode), Spot { dir: at.no, name: file.into() }, now, wait);
         }
         Ok(())
+    }
+
+    /// Whether another directory than this is known to have the name.
+    fn is_taken_over(&mut self, at: &At, name: &[u8], object: Option<&DirKey>) -> Result<bool> {
+        let (Some(object), Some(there)) = (object, self.dirs.child(at.no, name)?) else { return Ok(false) };
+        Ok(self.dirs.key(there)?.is_some_and(|key| key != *object))
     }
 
     pub(super) fn forget_dir(&mut self, at: &At, name: &[u8], object: Option<&DirKey>) -> Result<()> {
@@ -420,6 +432,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let origin = self.origin(from, event, merged);
         if event.is_dir || exchange {
             self.move_dir(event, &old, &new, exchange)?;
+            if (merged || twice) && let Some(no) = self.dirs.child(new.dir, &new.name)? {
+                self.uncertain.insert(no);
+            }
         }
         let settled = facts.as_ref().is_some_and(|facts| self.has_settled(from, facts));
         let more = More { old: Some(self.old_place(from, &old.name, into)), exchange, settled, ..More::default() };
@@ -496,6 +511,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if let Some(key) = &key {
             let known = moved.is_some();
             let no = self.dirs.set(key, new.dir, &new.name)?;
+            if let Some(at) = self.dirs.at(new.dir)? && !known {
+                self.must_enter(&at, no);
+            }
             if !known
                 && event.is_dir
                 && let Some(below) = self.dirs.at(no)?

@@ -58,6 +58,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Takes what a scan found in a directory. Also without differences it tells where the directory is.
     pub fn on_found(&mut self, found: Found) -> Result<()> {
         let Some(at) = self.place_found(&found)? else { return Ok(()) };
+        self.unentered.remove(&at.no);
         let stale = self.touched_since(at.no, found.base);
         for difference in found.differences {
             let (name, absent) = match &difference {

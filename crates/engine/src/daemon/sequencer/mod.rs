@@ -10,7 +10,7 @@ mod events;
 mod found;
 mod upkeep;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,6 +80,8 @@ pub struct ScanWanted {
     pub root: RootNo,
     /// Its path, as journaled.
     pub path: RelPath,
+    /// The directory itself, which may have another path by the time it is scanned.
+    pub dir: Option<DirNo>,
 }
 
 /// What the sequencer did since it was last asked.
@@ -135,12 +137,19 @@ pub struct Sequencer<T, L> {
     recent: Cache<ObjectNo, Told>,
     /// Names that were told to have ended, and when: what was told of them before counts no more.
     ended: Cache<Spot, Seq>,
+    /// The last record that may have ended a directory, with all that had been told of in it.
+    upheaval: Seq,
     settle: Settle<ObjectNo, Spot>,
     doubts: Due<Spot, Origin>,
     /// Names whose records are not in the inventory yet though a doubt about them was resolved.
     resolved: HashSet<Spot>,
     /// A directory moved or went since the inventory was last caught up with: its paths below are stale there.
     shifted: bool,
+    /// Directories that are known but were not entered by a scan yet, and how often one was asked for. Only where
+    /// directories are watched one by one: until then nothing is told of what they hold.
+    unentered: HashMap<DirNo, u8>,
+    /// Directories of which something was told that need not hold for what is in them: scanned when all is quiet.
+    uncertain: HashSet<DirNo>,
     /// Objects of which every known name is to be looked at again.
     strays: Due<ObjectNo, RootNo>,
     refresh: Due<DirNo, Via>,
@@ -176,10 +185,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             asked: Asked::default(),
             recent: Cache::new(RECENT_ENTRIES),
             ended: Cache::new(RECENT_ENTRIES),
+            upheaval: Seq::ZERO,
             settle: Settle::default(),
             doubts: Due::new(DOUBTS_MAX),
             resolved: HashSet::new(),
             shifted: false,
+            unentered: HashMap::new(),
+            uncertain: HashSet::new(),
             strays: Due::new(DOUBTS_MAX),
             refresh: Due::new(REFRESH_MAX),
             writes: Due::new(WRITES_MAX),
@@ -314,7 +326,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             subtree: more.subtree,
             exchange: more.exchange,
         }));
-        if op == Op::Delete {
+        let moves_dir = told.as_ref().is_none_or(is_dir);
+        if moves_dir && matches!(op, Op::Delete | Op::Move) {
+            self.upheaval = seq;
+        }
+        if told.is_none() {
             self.ended.insert(Spot { dir: at.no, name: name.into() }, seq);
         }
         if let Some(facts) = told {
@@ -381,9 +397,16 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     fn want_scan(&mut self, at: &At) {
-        let wanted = ScanWanted { root: at.root, path: (*at.path).clone() };
+        let wanted = ScanWanted { root: at.root, path: (*at.path).clone(), dir: Some(at.no) };
         if self.asked.scans.last() != Some(&wanted) {
             self.asked.scans.push(wanted);
+        }
+    }
+
+    /// A directory was put into the table without a scan having entered it.
+    fn must_enter(&mut self, at: &At, no: DirNo) {
+        if self.root(at.root).via == Via::Inotify {
+            self.unentered.entry(no).or_insert(0);
         }
     }
 

@@ -14,12 +14,15 @@ use crate::watch::settle::{Seen, Shape, Verdict};
 
 /// Appointments kept in one go, so that events are heard in between.
 const AT_ONCE: usize = 2_000;
+/// How often a scan is asked for that enters a directory: one that may not be read is never entered.
+const ENTER_TRIES: u8 = 4;
 /// A flush keeps all appointments of this time to come; none is made further ahead but for settling.
 const FLUSH_AHEAD: Duration = Duration::from_secs(60);
 
 impl<T: Tree, L: Ledger> Sequencer<T, L> {
-    /// Does what is due.
-    pub fn upkeep(&mut self) -> Result<()> {
+    /// Does what is due. `quiet`: all events that were told have been heard; only then does a look at a name say
+    /// anything about what was journaled of it.
+    pub fn upkeep(&mut self, quiet: bool) -> Result<()> {
         let now = self.clock.instant();
         for _ in 0..AT_ONCE {
             let Some((object, spot)) = self.settle.due(now) else { break };
@@ -33,7 +36,23 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             let Some((dir, via)) = self.refresh.pop(now) else { break };
             self.refresh_one(dir, Origin::scan(via).merged())?;
         }
-        self.resolve_doubts()
+        if !quiet {
+            return Ok(());
+        }
+        self.resolve_doubts()?;
+        self.ask_for_uncertain()
+    }
+
+    /// Directories of which something uncertain was told are scanned.
+    fn ask_for_uncertain(&mut self) -> Result<()> {
+        let mut numbers: Vec<DirNo> = self.uncertain.drain().collect();
+        numbers.sort_unstable();
+        for no in numbers {
+            if let Some(at) = self.dirs.at(no)? {
+                self.want_scan(&at);
+            }
+        }
+        Ok(())
     }
 
     /// When something is due next.
@@ -57,6 +76,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.write_one(&spot, origin, self.clock.instant())?;
         }
         self.resolve_doubts_until(far)?;
+        self.ask_for_uncertain()?;
         while let Some((dir, via)) = self.refresh.pop(far) {
             self.refresh_one(dir, Origin::scan(via).merged())?;
         }
@@ -65,7 +85,26 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// Whether a name is to be looked at again.
     pub fn has_doubts(&self) -> bool {
-        !self.doubts.is_empty() || !self.strays.is_empty()
+        !self.doubts.is_empty() || !self.strays.is_empty() || !self.uncertain.is_empty()
+    }
+
+    /// Scans are over: directories that none of them entered, because they moved meanwhile, are asked for again.
+    pub fn ask_for_unentered(&mut self) -> Result<()> {
+        let mut numbers: Vec<DirNo> = self.unentered.keys().copied().collect();
+        numbers.sort_unstable();
+        for no in numbers {
+            let asked = self.unentered.get_mut(&no).map_or(ENTER_TRIES, |asked| {
+                *asked += 1;
+                *asked
+            });
+            match self.dirs.at(no)? {
+                Some(at) if asked <= ENTER_TRIES => self.want_scan(&at),
+                _ => {
+                    self.unentered.remove(&no);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A scan did not come to its end: what it missed proves nothing.

@@ -169,8 +169,9 @@ impl Service {
     /// Everything that is due, between two messages.
     fn keep_up(&mut self) -> Result<()> {
         let now = self.clock.instant();
+        let quiet = self.sources.outstanding() == 0;
         if self.sequencer.next_due().is_some_and(|due| due <= now) {
-            self.sequencer.upkeep()?;
+            self.sequencer.upkeep(quiet)?;
             self.resting = false;
         }
         let asked = self.sequencer.take_asked();

@@ -237,7 +237,7 @@ impl Service {
         nested.present = true;
         nested.blind = note;
         let known_gap = nested.gap;
-        let wanted = ScanWanted { root: root.no, path: nested.path.clone() };
+        let wanted = ScanWanted { root: root.no, path: nested.path.clone(), dir: None };
         if known_gap.is_none() && !(new && root.scan_wanted) {
             let gap = Gap {
                 root: Some(root.settings.name.clone()),

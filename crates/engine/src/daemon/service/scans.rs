@@ -24,6 +24,8 @@ use crate::watch::probe::Method;
 const MESSAGES_MAX: usize = 8;
 /// Directories that may wait to be scanned; beyond it the whole root is.
 const WAITING_MAX: usize = 10_000;
+/// A scan waits at most this long for all events to be heard.
+const CALM_WAIT: Duration = Duration::from_secs(1);
 /// A scan that failed is tried again after this time.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
@@ -35,6 +37,8 @@ pub(super) struct Scans {
     tell: Sender<Message>,
     no: u64,
     retry: Option<Instant>,
+    /// Since when scans wait for all events to be heard.
+    held: Option<Instant>,
     inventory: PathBuf,
 }
 
@@ -51,7 +55,7 @@ struct Running {
 impl Scans {
     pub(super) fn new(inventory: PathBuf) -> Self {
         let (tell, heard) = bounded(MESSAGES_MAX);
-        Scans { waiting: VecDeque::new(), running: None, heard, tell, no: 0, retry: None, inventory }
+        Scans { waiting: VecDeque::new(), running: None, heard, tell, no: 0, retry: None, held: None, inventory }
     }
 
     /// A directory is to be scanned.
@@ -67,7 +71,7 @@ impl Scans {
         }
         if self.waiting.len() >= WAITING_MAX {
             self.waiting.retain(|other| other.root != wanted.root);
-            self.waiting.push_back(ScanWanted { root: wanted.root, path: RelPath::ROOT });
+            self.waiting.push_back(ScanWanted { root: wanted.root, path: RelPath::ROOT, dir: None });
             return;
         }
         self.waiting.push_back(wanted);
@@ -130,6 +134,9 @@ impl Service {
             return Ok(());
         }
         self.scans.retry = None;
+        if !self.is_calm(now) {
+            return Ok(());
+        }
         if self.mode == Mode::Look {
             self.forgo_scans();
         }
@@ -139,8 +146,15 @@ impl Service {
             None => loop {
                 let Some(wanted) = self.scans.waiting.pop_front() else { return Ok(()) };
                 let index = usize::from(wanted.root.0);
-                if self.roots[index].present().is_some() {
-                    break (index, wanted.path);
+                if self.roots[index].present().is_none() {
+                    continue;
+                }
+                match wanted.dir {
+                    None => break (index, wanted.path),
+                    Some(dir) => match self.sequencer.dirs.at(dir)? {
+                        Some(at) if at.root == wanted.root => break (index, (*at.path).clone()),
+                        _ => {}
+                    },
                 }
             },
         };
@@ -148,13 +162,24 @@ impl Service {
         if !self.sequencer.ledger.catch_up() {
             self.scans.retry = Some(now + RETRY_WAIT);
             if full.is_none() {
-                self.scans.waiting.push_front(ScanWanted { root: self.roots[index].no, path: at });
+                self.scans.waiting.push_front(ScanWanted { root: self.roots[index].no, path: at, dir: None });
             }
             return Ok(());
         }
         self.sequencer.committed();
         self.start_scan(index, at);
         Ok(())
+    }
+
+    /// Whether a scan should start: what it sees says most when all events have been heard. A tree that never rests is
+    /// scanned all the same.
+    fn is_calm(&mut self, now: Instant) -> bool {
+        let wanted = !self.scans.waiting.is_empty() || self.roots.iter().any(|root| root.scan_wanted);
+        if !wanted || self.sources.outstanding() == 0 {
+            self.scans.held = None;
+            return wanted;
+        }
+        now.duration_since(*self.scans.held.get_or_insert(now)) >= CALM_WAIT
     }
 
     /// Where nothing is kept a scan has only to set watches, where those are set on directories.
@@ -209,7 +234,7 @@ impl Service {
                 if full {
                     self.roots[index].scan_wanted = true;
                 } else {
-                    self.scans.want(ScanWanted { root, path: at });
+                    self.scans.want(ScanWanted { root, path: at, dir: None });
                 }
             }
         }
@@ -223,8 +248,13 @@ impl Service {
                 let _ = running.thread.join();
                 let index = usize::from(running.root.0);
                 match result {
-                    Ok(report) => self.scanned(index, running.full, &running.at, report)?,
+                    Ok(report) => {
+                        self.scanned(index, running.full, &running.at, report)?;
+                    }
                     Err(error) => self.scan_failed(index, running.full, running.at, &error)?,
+                }
+                if self.scans.is_idle() {
+                    self.sequencer.ask_for_unentered()?;
                 }
             }
         }
@@ -280,7 +310,7 @@ impl Service {
             if full {
                 self.roots[index].scan_wanted = true;
             } else {
-                self.scans.want(ScanWanted { root: self.roots[index].no, path: at });
+                self.scans.want(ScanWanted { root: self.roots[index].no, path: at, dir: None });
             }
         }
         Ok(())
