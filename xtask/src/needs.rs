@@ -1,7 +1,7 @@
 //! What tests and checks need besides Rust, installed where it is missing.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -31,8 +31,11 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Directories of programs that are not on every user's `PATH`.
 const SYSTEM: &[&str] = &["/usr/sbin", "/sbin"];
 
-/// Cargo's parts, which come with the toolchain, and the one tool that does not.
+/// Cargo's parts, which come with the toolchain.
 const CARGO_PARTS: &[&str] = &["cargo-fmt", "cargo-clippy"];
+
+/// Tools that are built where they are missing: program, package, version.
+const TOOLS: &[(&str, &str, &str)] = &[("cargo-deny", "cargo-deny", "0.20.2"), ("typos", "typos-cli", "1.52.0")];
 
 /// Installs what is missing.
 pub(crate) fn install() -> Result<bool> {
@@ -48,18 +51,30 @@ pub(crate) fn install() -> Result<bool> {
             bail!("{part} is missing: add the toolchain's rustfmt and clippy");
         }
     }
-    if !is_there("cargo-deny") {
-        println!("cargo-deny is missing and is built now; this takes some minutes once");
+    for (_, package, version) in TOOLS.iter().filter(|(program, ..)| !is_there(program)) {
+        println!("building {package} {version}; this takes a minute or two, once");
         // Without optimisation it builds in a fraction of the time, and is fast enough.
-        if !succeeds(crate::cargo(&["install", "--locked", "--debug", "--quiet", "cargo-deny"]))? {
-            bail!("cargo-deny could not be installed");
+        let args = ["install", "--locked", "--debug", "--quiet", "--version", version, package];
+        if !succeeds(crate::cargo(&args))? {
+            bail!("{package} could not be installed");
         }
     }
     println!("all that is needed is there");
     Ok(true)
 }
 
+/// A tool that was there or has been installed.
+pub(crate) fn tool(program: &str) -> Command {
+    let mut command = Command::new(find(program).unwrap_or_else(|| program.into()));
+    command.current_dir(crate::top());
+    command
+}
+
 fn is_there(program: &str) -> bool {
+    find(program).is_some()
+}
+
+fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let cargo_home = env::var_os("CARGO_HOME").map(|home| Path::new(&home).join("bin"));
     let home = env::var_os("HOME").map(|home| Path::new(&home).join(".cargo/bin"));
@@ -67,7 +82,8 @@ fn is_there(program: &str) -> bool {
         .chain(SYSTEM.iter().map(Into::into))
         .chain(cargo_home)
         .chain(home)
-        .any(|dir| dir.join(program).exists())
+        .map(|dir| dir.join(program))
+        .find(|path| path.exists())
 }
 
 fn apt(packages: &[&str]) -> Result<bool> {

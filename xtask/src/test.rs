@@ -13,6 +13,7 @@ pub(crate) fn run() -> Result<bool> {
     let mut steps = Steps::default();
     steps.step("what the tests need", needs::install);
     steps.run("format", cargo(&["fmt", "--all", "--check"]));
+    steps.run("spelling", needs::tool("typos"));
     steps.run("clippy", lean(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])));
     steps.run("dependencies", cargo(&["deny", "--workspace", "check", "bans", "licenses", "sources"]));
     steps.run("documentation", documentation());
