@@ -5,6 +5,9 @@
 //! command, `config` the way to [`config::Settings`], `show` how things look, `control` the socket by which commands
 //! reach the running service.
 
+// Only `main` is for others; `pub` further down says what the rest of the program may use.
+#![allow(unreachable_pub)]
+
 use std::any::Any;
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -13,19 +16,19 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-pub mod args;
-pub mod cli;
-pub mod config;
-pub mod control;
-pub mod engine;
-pub mod error;
-pub mod lock;
-pub mod logging;
-pub mod service;
-pub mod show;
-pub mod signals;
-pub mod systemd;
-pub mod units;
+mod args;
+mod cli;
+mod config;
+mod control;
+mod engine;
+mod error;
+mod lock;
+mod logging;
+mod service;
+mod show;
+mod signals;
+mod systemd;
+mod units;
 
 use error::{CommandError, Kind, Outcome};
 
@@ -44,10 +47,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs a command line.
-///
-/// # Errors
-/// Whatever the command ends in.
-pub fn run(argv: impl Iterator<Item = OsString>) -> Result<Outcome, CommandError> {
+fn run(argv: impl Iterator<Item = OsString>) -> Result<Outcome, CommandError> {
     let argv = args::with_dashes(argv);
     match cli::Cli::try_parse_from(argv) {
         Ok(cli) => {

@@ -214,7 +214,7 @@ pub fn bytes_of(dir: &std::path::Path) -> u64 {
     entries
         .flatten()
         .filter_map(|entry| entry.metadata().ok())
-        .filter(|meta| meta.is_file())
+        .filter(std::fs::Metadata::is_file)
         .map(|meta| meta.len())
         .sum()
 }

@@ -36,7 +36,7 @@ impl Pen {
         let old = old.map(|path| RelPath::new(path).map(|path| OldPlace { root: None, path })).transpose()?;
         let (root, path) = (self.root.clone(), RelPath::new(path)?);
         let (via, by, merged, subtree) = (Via::Scan, None, false, false);
-        Ok(self.record(Body::Change(Change { op, root, path, old, facts, via, by, merged, subtree })))
+        Ok(self.record(Body::Change(Change { op, root, path, old, facts, via, by, merged, subtree, exchange: false })))
     }
 
     /// A number below `end`, the same in every run (xorshift64).

@@ -39,6 +39,7 @@ fn change(number: u64) -> Result<Body, Box<dyn Error>> {
         by: Some(Box::new(By { pid: 4242, uid: Some(1000), exe: Some(b"/usr/bin/rsync".to_vec().into()) })),
         merged: false,
         subtree: false,
+        exchange: false,
     }))
 }
 

@@ -10,7 +10,7 @@ mod epoch;
 mod files;
 mod format;
 mod frames;
-mod json;
+pub mod json;
 mod reader;
 pub mod record;
 mod recovery;

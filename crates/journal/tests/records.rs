@@ -38,10 +38,11 @@ fn change() -> impl Strategy<Value = Body> {
     let via = prop::sample::select(vec![Via::Fanotify, Via::Inotify, Via::Poll, Via::Scan]);
     let by = (any::<u32>(), any::<Option<u32>>(), option::of(bytes())).prop_map(|(pid, uid, exe)| By { pid, uid, exe });
     let old = (option::of(name()), path()).prop_map(|(root, path)| OldPlace { root, path });
-    let flags = any::<(bool, bool)>();
+    let flags = any::<(bool, bool, bool)>();
     (op, name(), path(), option::of(old), option::of(facts()), via, option::of(by), flags).prop_map(
-        |(op, root, path, old, facts, via, by, (merged, subtree))| {
-            Body::Change(Change { op, root, path, old, facts, via, by: by.map(Box::new), merged, subtree })
+        |(op, root, path, old, facts, via, by, (merged, subtree, exchange))| {
+            let by = by.map(Box::new);
+            Body::Change(Change { op, root, path, old, facts, via, by, merged, subtree, exchange })
         },
     )
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use keepwatch_engine::daemon::preview::preview;
 use keepwatch_engine::daemon::sequencer::Difference;
 use keepwatch_engine::daemon::service::reconcile_once;
+use keepwatch_journal::json::text::{push_bytes_field, push_name, push_string};
 use keepwatch_journal::{Body, Reader, RealDisk, RelPath, RootName, Seq, Via};
 use serde_json::json;
 
@@ -180,12 +181,14 @@ fn show_only(args: &Args, settings: &Settings, json: bool) -> Result<Outcome, Co
 const LINES_BYTES: usize = 1 << 16;
 
 fn push_line(lines: &mut Vec<u8>, root: &str, word: &str, path: &RelPath, json: bool) {
-    let result = if json {
-        let line = json!({"root": root, "differs": word, "path": String::from_utf8_lossy(path.as_bytes())});
-        writeln!(lines, "{line}")
+    if json {
+        lines.extend_from_slice(b"{\"root\":");
+        push_string(lines, root);
+        push_name(lines, "differs");
+        push_string(lines, word);
+        push_bytes_field(lines, "path", path.as_bytes());
+        lines.extend_from_slice(b"}\n");
     } else {
-        writeln!(lines, "{word:<8} {}:{}", Safe::text(root), Safe(path.as_bytes()))
-    };
-    // Writing to memory does not fail.
-    debug_assert!(result.is_ok());
+        lines.extend_from_slice(format!("{word:<8} {}:{}\n", Safe::text(root), Safe(path.as_bytes())).as_bytes());
+    }
 }

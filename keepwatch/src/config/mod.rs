@@ -14,8 +14,7 @@ pub mod sources;
 
 use std::path::PathBuf;
 
-pub use problem::{Origin, Problem, Sourced};
-pub use settings::{JournalSettings, LogFormat, Poll, RootSettings, Settings, WatchMethod};
+pub use settings::{LogFormat, Poll, RootSettings, Settings, WatchMethod};
 pub use sources::Environment;
 
 use crate::error::CommandError;

@@ -2,6 +2,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
+use super::problem::Origin;
+use super::settings::JournalSettings;
 use super::*;
 
 /// Loads one file and these variables in a world without anything else.

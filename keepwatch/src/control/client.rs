@@ -26,14 +26,14 @@ impl Client {
     }
 
     /// The same, but giving up after another time of silence.
-    #[must_use]
+    #[cfg(test)]
     pub fn silence_max(mut self, silence_max: Duration) -> Self {
         self.silence_max = silence_max;
         self
     }
 
     /// Whether a service listens.
-    #[must_use]
+    #[cfg(test)]
     pub fn is_running(&self) -> bool {
         self.connect().is_ok()
     }

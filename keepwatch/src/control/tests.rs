@@ -25,12 +25,11 @@ impl Handler for Example {
     ) -> Result<Value, CommandError> {
         match request {
             Request::Status {} => Ok(json!({"host": "h"})),
-            Request::Reconcile { path, .. } => {
-                let bytes = path.and_then(|path| path.to_bytes()).unwrap_or_default();
+            Request::Reconcile { root } => {
                 for step in 0..3 {
                     progress(json!(step)).map_err(CommandError::output)?;
                 }
-                Ok(json!(bytes))
+                Ok(json!(root))
             }
             Request::RootAccept { name } => {
                 Err(CommandError::usage(format!("there is no root `{name}`")).hint("look again"))
@@ -65,12 +64,12 @@ fn a_request_is_answered_with_progress_on_the_way() {
     let client = Client::new(&running.dir);
     assert_eq!(client.call(&Request::Status {}, |_| Ok(())).unwrap(), json!({"host": "h"}));
     let mut steps = Vec::new();
-    let request = Request::Reconcile { root: None, path: Some(WirePath::new(b"\xff")), dry_run: false };
+    let request = Request::Reconcile { root: Some("records".to_owned()) };
     let done = client.call(&request, |step| {
         steps.push(step);
         Ok(())
     });
-    assert_eq!((done.unwrap(), steps), (json!([255]), vec![json!(0), json!(1), json!(2)]));
+    assert_eq!((done.unwrap(), steps), (json!("records"), vec![json!(0), json!(1), json!(2)]));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use keepwatch_journal::json::text::{push_bytes_field, push_hex, push_i64, push_name, push_string, push_u64};
 use keepwatch_journal::{Facts, FileType};
 
-use super::json::{push_bytes_field, push_hex, push_i64, push_name, push_string, push_u64};
 use super::safe::Safe;
 
 /// One name in the inventory.

@@ -1,6 +1,5 @@
 //! How things look: on a terminal, and as JSON. Everything here is a function of plain values.
 
-mod json;
 pub mod log;
 pub mod ls;
 pub mod safe;

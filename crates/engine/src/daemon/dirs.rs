@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_in_anothers_place_puts_that_one_out() {
+    fn a_directory_in_the_place_of_another_puts_that_one_out() {
         let mut dirs = Dirs::create(None).unwrap();
         let top = dirs.set_root(&key("top"), RootNo(0)).unwrap();
         let old = dirs.set(&key("old"), top, b"x").unwrap();

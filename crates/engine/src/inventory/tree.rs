@@ -113,7 +113,7 @@ pub(super) struct Tree<'c> {
     pub(super) memory: &'c mut Memory,
     find: CachedStatement<'c>,
     insert: CachedStatement<'c>,
-    /// By root, since the last [`Tree::settle_counts`] or [`Tree::drop_counts`].
+    /// By root, since the last [`Tree::settle_counts`] or [`Tree::undo`].
     pub(super) fresh: HashMap<i64, Delta>,
     settled: HashMap<i64, Delta>,
 }

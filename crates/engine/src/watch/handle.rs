@@ -141,8 +141,8 @@ mod tests {
     }
 
     #[test]
-    fn a_childs_key_is_its_own_also_across_a_mount_point_and_of_a_link() {
-        let test = "a_childs_key_is_its_own_also_across_a_mount_point_and_of_a_link";
+    fn the_key_of_a_child_is_its_own_also_across_a_mount_point_and_of_a_link() {
+        let test = "the_key_of_a_child_is_its_own_also_across_a_mount_point_and_of_a_link";
         let Some(mount) = given(test, Mount::tmpfs()) else { return };
         let parent = open_dir(mount.at.parent().unwrap());
         let inside = dir_key(open_dir(&mount.at).as_fd()).unwrap();

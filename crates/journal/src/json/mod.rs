@@ -1,7 +1,7 @@
-//! Records as JSON lines: [`render`] writes them, [`parse`] reads them, [`text`] knows the characters.
+//! JSON lines: `render` writes records, `parse` reads them, [`text`] knows the characters.
 
 mod parse;
 mod render;
-pub(crate) mod text;
+pub mod text;
 
 pub use parse::ParseError;

@@ -1,7 +1,8 @@
 //! Strings, bytes and numbers as JSON text.
 //!
 //! A line never holds a raw control character, so that it can be shown on a terminal: besides what JSON asks for,
-//! DEL, the C1 controls (U+0080 to U+009F) and the line separators U+2028 and U+2029 are escaped.
+//! DEL, the C1 controls (U+0080 to U+009F) and the line separators U+2028 and U+2029 are escaped. Written by hand, because
+//! these are on the path of every change and of every line of a listing.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,8 +19,10 @@ const SUSPECT: [bool; 256] = {
     suspect
 };
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Writes a number.
-pub(crate) fn push_u64(out: &mut Vec<u8>, mut number: u64) {
+pub fn push_u64(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut start = digits.len();
     loop {
@@ -34,7 +37,7 @@ pub(crate) fn push_u64(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Writes a number with its sign.
-pub(crate) fn push_i64(out: &mut Vec<u8>, number: i64) {
+pub fn push_i64(out: &mut Vec<u8>, number: i64) {
     if number < 0 {
         out.push(b'-');
     }
@@ -42,14 +45,14 @@ pub(crate) fn push_i64(out: &mut Vec<u8>, number: i64) {
 }
 
 /// Writes a string with its quotes.
-pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
+pub fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     push_escaped(out, text);
     out.push(b'"');
 }
 
 /// Writes `,"name":"readable"`, and `,"name_b64":"exact"` after it where the bytes are not UTF-8.
-pub(crate) fn push_bytes_field(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+pub fn push_bytes_field(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
     push_name(out, name);
     out.push(b'"');
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -76,10 +79,17 @@ pub(crate) fn decode_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> 
 }
 
 /// Writes `,"name":`, for a name that needs no escape.
-pub(crate) fn push_name(out: &mut Vec<u8>, name: &str) {
+pub fn push_name(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
+}
+
+/// Writes bytes as lower-case hexadecimal digits, without quotes.
+pub fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
+    }
 }
 
 /// Writes any JSON value under the same rules.
@@ -154,7 +164,7 @@ fn push_escape(out: &mut Vec<u8>, code: u16) {
         _ => {
             out.extend_from_slice(b"\\u");
             for shift in [12, 8, 4, 0] {
-                out.push(b"0123456789abcdef"[usize::from(code >> shift & 0xf)]);
+                out.push(DIGITS[usize::from(code >> shift & 0xf)]);
             }
             return;
         }

@@ -71,6 +71,7 @@ pub(super) fn change(op: Op, path: &str, facts: Option<Facts>) -> Body {
         by: None,
         merged: false,
         subtree: false,
+        exchange: false,
     })
 }
 

@@ -45,11 +45,12 @@ fn any_change() -> impl Strategy<Value = Body> {
     let by =
         prop_oneof![Just(None), Just(Some(Box::new(By { pid: 7, uid: None, exe: Some(b"/bin/\xff"[..].into()) })))];
     let old = (prop::option::weighted(0.2, any_root()), any_path()).prop_map(|(root, path)| OldPlace { root, path });
-    (op, any_root(), any_path(), old, prop::option::weighted(0.8, any_facts()), by, any::<bool>()).prop_map(
-        |(op, root, path, old, facts, by, merged)| {
+    (op, any_root(), any_path(), old, prop::option::weighted(0.8, any_facts()), by, any::<(bool, bool)>()).prop_map(
+        |(op, root, path, old, facts, by, (merged, exchange))| {
             let old = (op == Op::Move).then_some(old);
             let facts = facts.filter(|_| op != Op::Delete);
-            Body::Change(Change { op, root, path, old, facts, via: Via::Scan, by, merged, subtree: op == Op::Delete })
+            let (via, subtree, exchange) = (Via::Scan, op == Op::Delete, exchange && op == Op::Move);
+            Body::Change(Change { op, root, path, old, facts, via, by, merged, subtree, exchange })
         },
     )
 }
