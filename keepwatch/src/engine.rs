@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keepwatch_engine::daemon::epoch::EpochError;
 use keepwatch_engine::daemon::replay::ReplayError;
 use keepwatch_engine::daemon::service::StartError;
 use keepwatch_engine::daemon::settings as engine;
@@ -122,6 +123,15 @@ impl From<StateError> for CommandError {
             StateError::Io { .. } => Kind::Failed,
         };
         CommandError::new(kind, with_sources(&error))
+    }
+}
+
+impl From<EpochError> for CommandError {
+    fn from(error: EpochError) -> Self {
+        match error {
+            EpochError::State(error) => error.into(),
+            EpochError::Journal(_) | EpochError::Inventory { .. } => CommandError::failed(with_sources(&error)),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use support::{Dice, Keepwatch, sized, wait_for};
+use support::{Dice, Keepwatch, shake, sized, wait_for};
 
 const METHODS: [&str; 3] = ["fanotify", "inotify", "poll"];
 
@@ -21,36 +21,6 @@ fn started(base: &Path, method: &str) -> Keepwatch {
     let mut keepwatch = Keepwatch::configured(&base.join("state"), &config(&tree, method));
     keepwatch.start_and_settle();
     keepwatch
-}
-
-/// Any operation on any name, thousands of times.
-fn shake(tree: &Path, dice: &mut Dice, operations: usize) {
-    let place = |dice: &mut Dice| {
-        let mut path = tree.to_owned();
-        for _ in 0..dice.below(3) {
-            path.push(format!("d{}", dice.below(5)));
-        }
-        path.push(format!("n{}", dice.below(8)));
-        path
-    };
-    for count in 0..operations {
-        let (one, other) = (place(dice), place(dice));
-        // Most fail, as they would on a tree that others change too.
-        let _ = match dice.below(10) {
-            0 => fs::create_dir_all(one.with_file_name(format!("d{}", dice.below(5)))),
-            1 | 2 => fs::write(&one, vec![b'x'; count % 100]),
-            3 => fs::remove_file(&one),
-            4 => fs::remove_dir_all(one.with_file_name(format!("d{}", dice.below(5)))),
-            5 => fs::rename(&one, &other),
-            6 => fs::rename(
-                one.with_file_name(format!("d{}", dice.below(5))),
-                other.with_file_name(format!("d{}", dice.below(5))),
-            ),
-            7 => fs::hard_link(&one, &other),
-            8 => std::os::unix::fs::symlink("n1", &one),
-            _ => fs::File::options().append(true).open(&one).and_then(|file| file.set_len(count as u64 % 50)),
-        };
-    }
 }
 
 #[test]

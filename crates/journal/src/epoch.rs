@@ -6,6 +6,7 @@ use crate::disk::{Disk, DiskError, During as _};
 use crate::files::{self, Entry};
 use crate::format::Header;
 use crate::frames::Frames;
+use crate::value::JournalId;
 
 /// What was set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,16 @@ pub struct SetAside {
     pub kept: PathBuf,
     /// How many files.
     pub files: usize,
+    /// The id of that journal, where a header says it.
+    pub journal: Option<JournalId>,
+}
+
+/// What [`new_epoch`] would set aside; nothing is changed. `None`: there is no journal.
+///
+/// # Errors
+/// [`DiskError`].
+pub fn survey_epoch(disk: &dyn Disk, dir: &Path) -> Result<Option<SetAside>, DiskError> {
+    Ok(survey(disk, dir)?.map(|(aside, _)| aside))
 }
 
 /// Moves all files of the journal in `dir` into a folder below it; `None` if there are none. The caller holds the
@@ -23,6 +34,31 @@ pub struct SetAside {
 /// # Errors
 /// [`DiskError`].
 pub fn new_epoch(disk: &dyn Disk, dir: &Path) -> Result<Option<SetAside>, DiskError> {
+    let Some((mut aside, files)) = survey(disk, dir)? else { return Ok(None) };
+    let kept = &aside.kept;
+    disk.create_dir(kept).during("create", kept)?;
+    disk.sync_dir(dir).during("sync", dir)?;
+    let mut moved = 0;
+    for entry in &files {
+        // A file that is there both plain and compressed goes as both.
+        for packed in [false, true] {
+            let entry = Entry { packed, ..entry.clone() };
+            let from = entry.path(dir);
+            match disk.rename(&from, &free_name(disk, kept, &entry)?) {
+                Ok(()) => moved += 1,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(DiskError { doing: "move aside", path: from, source }),
+            }
+        }
+    }
+    disk.sync_dir(kept).during("sync", kept)?;
+    disk.sync_dir(dir).during("sync", dir)?;
+    aside.files = moved;
+    Ok(Some(aside))
+}
+
+/// What is there, in the order in which it has to go.
+fn survey(disk: &dyn Disk, dir: &Path) -> Result<Option<(SetAside, Vec<Entry>)>, DiskError> {
     let mut files: Vec<(Entry, Option<Header>)> = Vec::new();
     for entry in files::list(disk, dir)? {
         let header = Frames::open(disk, dir, &entry)?.ok().map(|frames| frames.header().clone());
@@ -33,26 +69,10 @@ pub fn new_epoch(disk: &dyn Disk, dir: &Path) -> Result<Option<SetAside>, DiskEr
     }
     // The oldest goes first. Those that do not say where they belong go before it.
     files.sort_by_key(|(_, header)| header.as_ref().map_or(0, |header| header.number));
-    let id = files.iter().rev().find_map(|(_, header)| header.as_ref().map(|header| header.journal.to_string()));
-    let kept = dir.join(format!("epoch-{}", id.as_deref().unwrap_or("unknown")));
-    disk.create_dir(&kept).during("create", &kept)?;
-    disk.sync_dir(dir).during("sync", dir)?;
-    let mut moved = 0;
-    for (entry, _) in &files {
-        // A file that is there both plain and compressed goes as both.
-        for packed in [false, true] {
-            let entry = Entry { packed, ..entry.clone() };
-            let from = entry.path(dir);
-            match disk.rename(&from, &free_name(disk, &kept, &entry)?) {
-                Ok(()) => moved += 1,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(DiskError { doing: "move aside", path: from, source }),
-            }
-        }
-    }
-    disk.sync_dir(&kept).during("sync", &kept)?;
-    disk.sync_dir(dir).during("sync", dir)?;
-    Ok(Some(SetAside { kept, files: moved }))
+    let journal = files.iter().rev().find_map(|(_, header)| header.as_ref().map(|header| header.journal));
+    let id = journal.map_or_else(|| "unknown".to_owned(), |journal| journal.to_string());
+    let aside = SetAside { kept: dir.join(format!("epoch-{id}")), files: files.len(), journal };
+    Ok(Some((aside, files.into_iter().map(|(entry, _)| entry).collect())))
 }
 
 /// The file's own name in the folder, or one with a number where an earlier file has it.

@@ -23,7 +23,7 @@ mod writer;
 
 pub use compress::{CompressError, compress_closed};
 pub use disk::{Disk, DiskError, DiskFile, RealDisk};
-pub use epoch::{SetAside, new_epoch};
+pub use epoch::{SetAside, new_epoch, survey_epoch};
 pub use format::FORMAT;
 pub use json::ParseError;
 pub use reader::{ReadError, Reader};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -46,11 +47,7 @@ const ALIVE_WAIT: Duration = Duration::from_secs(3600);
 /// # Errors
 /// If the configuration cannot be used, or the service does not start or fails.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
-    let settings = context.settings(&args.roots)?.settings;
-    if settings.roots.is_empty() {
-        return Err(CommandError::usage("there is nothing to watch")
-            .hint("name a directory: `keepwatch run --root DIR`, or a [roots.NAME] in the configuration"));
-    }
+    let mut settings = usable_settings(args, context)?;
     if context.globals.dry_run {
         super::print(|out| {
             settings.roots.iter().try_for_each(|root| {
@@ -59,30 +56,26 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         })?;
         return Ok(Outcome::Fine);
     }
-    for root in &settings.roots {
-        check_root(root)?;
-    }
     logging::start(settings.log, &context.globals, Talk::Service);
     block_sigio().map_err(|error| CommandError::failed(format!("cannot block SIGIO: {error}")))?;
     let (wish, wishes) = wishes()?;
-    let mut handle = start(&settings, &wish)?;
-    let running = Arc::new(Running::new(handle.commands(), wish.clone(), settings.state_dir.clone()));
+    let mut service = Service::start(&settings, &wish)?;
+    let running = Arc::new(Running::new(service.handle.commands(), wish.clone(), settings.state_dir.clone()));
     let server = serve(&settings, Arc::clone(&running))?;
-    announce(&handle, &settings);
+    service.announce(&settings);
     let outcome = loop {
         match next(&wishes) {
-            Some(Wish::Stop) => break stop(handle),
+            Some(Wish::Stop) => break service.stop(),
             Some(Wish::Reload) => match reload(args, context, &settings) {
-                Ok(settings) => {
+                Ok(changed) => {
                     systemd::reloading();
-                    stop(handle)?;
-                    handle = start(&settings, &wish)?;
-                    running.replace(handle.commands());
-                    announce(&handle, &settings);
+                    service = service.restart(&mut settings, changed, &wish)?;
+                    running.replace(service.handle.commands());
+                    service.announce(&settings);
                 }
                 Err(error) => tracing::error!("the configuration was not reloaded: {error}"),
             },
-            None if handle.is_finished() => break stop(handle),
+            None if service.handle.is_finished() => break service.stop(),
             None => systemd::alive(),
         }
     };
@@ -90,20 +83,44 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     outcome.map(|()| Outcome::Fine)
 }
 
-/// A root that is not there at the first start is a slip of the keyboard; one that was there before is absent.
-fn check_root(root: &crate::config::RootSettings) -> Result<(), CommandError> {
-    let shown = Safe::path(&root.path);
-    match std::fs::metadata(&root.path) {
-        Ok(meta) if !meta.is_dir() => {
-            Err(CommandError::usage(format!("root `{}`: {shown} is not a directory", root.name))
-                .hint("watch the directory that holds it"))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            tracing::warn!("root `{}`: {shown} is not there now", root.name);
-            Ok(())
-        }
-        Ok(_) | Err(_) => Ok(()),
+/// The settings, if there is something to watch and all of it can be.
+fn usable_settings(args: &Args, context: &Context) -> Result<Settings, CommandError> {
+    let settings = context.settings(&args.roots)?.settings;
+    if settings.roots.is_empty() {
+        return Err(CommandError::usage("there is nothing to watch")
+            .hint("name a directory: `keepwatch run --root DIR`, or a [roots.NAME] in the configuration"));
     }
+    check_roots(args, &settings)?;
+    service::check(&engine::settings(&settings))?;
+    Ok(settings)
+}
+
+/// A directory on the command line that is not there, and never was watched, is a slip of the keyboard. One that was
+/// watched before, or that a configuration names, is absent: it is waited for.
+fn check_roots(args: &Args, settings: &Settings) -> Result<(), CommandError> {
+    let known = engine::view(&settings.state_dir).and_then(|view| Ok(view.roots()?)).unwrap_or_default();
+    for root in &settings.roots {
+        let shown = Safe::path(&root.path);
+        match std::fs::metadata(&root.path) {
+            Ok(meta) if !meta.is_dir() => {
+                return Err(CommandError::usage(format!("root `{}`: {shown} is not a directory", root.name))
+                    .hint("watch the directory that holds it"));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let is_typed =
+                    args.roots.iter().any(|typed| std::path::absolute(typed).is_ok_and(|typed| typed == root.path));
+                let dir = root.path.as_os_str().as_encoded_bytes();
+                if is_typed && known.iter().all(|known| known.dir.as_deref() != Some(dir)) {
+                    return Err(CommandError::usage(format!("there is no directory {shown}")).hint(
+                        "a directory that comes later, as on a disk that is plugged in, belongs in the \
+                               configuration",
+                    ));
+                }
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn wishes() -> Result<(Sender<Wish>, Receiver<Wish>), CommandError> {
@@ -126,21 +143,68 @@ fn next(wishes: &Receiver<Wish>) -> Option<Wish> {
     }
 }
 
-fn start(settings: &Settings, wish: &Sender<Wish>) -> Result<Handle, CommandError> {
-    let ended = wish.clone();
-    // The loop looks whether the service has ended; one that failed wakes it.
-    let on_end = move || {
-        let _ = ended.send(Wish::Stop);
-    };
-    let handle = service::start(engine::settings(settings), Mode::Serve, Some(Box::new(on_end)))?;
-    for torn in &handle.recovery().torn {
-        tracing::warn!(
-            bytes = torn.bytes,
-            kept = %torn.kept.display(),
-            "the journal's end was torn and set aside; what it told is scanned for"
-        );
+/// A running engine.
+struct Service {
+    handle: Handle,
+    /// Its end is not the program's: another takes its place.
+    is_replaced: Arc<AtomicBool>,
+}
+
+impl Service {
+    fn start(settings: &Settings, wish: &Sender<Wish>) -> Result<Self, CommandError> {
+        let is_replaced = Arc::new(AtomicBool::new(false));
+        let (replaced, ended) = (Arc::clone(&is_replaced), wish.clone());
+        // One that ends by itself takes the program along.
+        let on_end = move || {
+            if !replaced.load(Ordering::Acquire) {
+                let _ = ended.send(Wish::Stop);
+            }
+        };
+        let handle = service::start(engine::settings(settings), Mode::Serve, Some(Box::new(on_end)))?;
+        for torn in &handle.recovery().torn {
+            tracing::warn!(
+                bytes = torn.bytes,
+                kept = %torn.kept.display(),
+                "the journal's end was torn and set aside; what it told is scanned for"
+            );
+        }
+        Ok(Service { handle, is_replaced })
     }
-    Ok(handle)
+
+    /// Ends this one and starts another with the changed settings; with the old ones if it does not start.
+    fn restart(self, settings: &mut Settings, changed: Settings, wish: &Sender<Wish>) -> Result<Self, CommandError> {
+        self.is_replaced.store(true, Ordering::Release);
+        self.finish()?;
+        match Service::start(&changed, wish) {
+            Ok(service) => {
+                *settings = changed;
+                Ok(service)
+            }
+            Err(error) => {
+                tracing::error!("the configuration was not reloaded, the old one stays in force: {error}");
+                Service::start(settings, wish)
+            }
+        }
+    }
+
+    fn announce(&self, settings: &Settings) {
+        self.handle.wait_ready();
+        let count = settings.roots.len();
+        let host = self.handle.host();
+        systemd::ready(&format!("watching {count} roots as {host}"));
+        tracing::info!(host, roots = count, state_dir = %settings.state_dir.display(), "watching");
+    }
+
+    fn stop(self) -> Result<(), CommandError> {
+        systemd::stopping();
+        self.finish()
+    }
+
+    fn finish(self) -> Result<(), CommandError> {
+        // It has ended already if nobody takes this.
+        let _ = self.handle.commands().send(Command::Stop);
+        self.handle.join().map_err(|error| CommandError::failed(engine::with_sources(&error)))
+    }
 }
 
 fn serve(settings: &Settings, running: Arc<Running>) -> Result<Server, CommandError> {
@@ -150,24 +214,10 @@ fn serve(settings: &Settings, running: Arc<Running>) -> Result<Server, CommandEr
     })
 }
 
-fn announce(handle: &Handle, settings: &Settings) {
-    handle.wait_ready();
-    let count = settings.roots.len();
-    systemd::ready(&format!("watching {count} roots as {}", handle.host()));
-    tracing::info!(host = handle.host(), roots = count, state_dir = %settings.state_dir.display(), "watching");
-}
-
 fn reload(args: &Args, context: &Context, before: &Settings) -> Result<Settings, CommandError> {
-    let settings = context.settings(&args.roots)?.settings;
+    let settings = usable_settings(args, context)?;
     if settings.state_dir != before.state_dir {
         return Err(CommandError::usage("state_dir cannot change while the service runs").hint("restart it"));
     }
     Ok(settings)
-}
-
-fn stop(handle: Handle) -> Result<(), CommandError> {
-    systemd::stopping();
-    // It has ended already if nobody takes this.
-    let _ = handle.commands().send(Command::Stop);
-    handle.join().map_err(|error| CommandError::failed(engine::with_sources(&error)))
 }

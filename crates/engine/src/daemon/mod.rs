@@ -4,6 +4,7 @@ pub mod cache;
 mod compare;
 pub mod dirs;
 pub mod due;
+pub mod epoch;
 pub mod follow;
 pub mod fstree;
 pub mod journaled;

@@ -99,25 +99,14 @@ impl StateDir {
     /// [`StateError`] says which rule it breaks; nothing in it is changed then.
     pub fn take(path: &Path, host: &str, machine_id: Option<&str>) -> Result<Self> {
         let lock = lock(path)?;
-        let at = path.join("identity.json");
+        let at = path.join(IDENTITY);
         let identity = match fs::read(&at) {
             Ok(text) => check(path, &at, &text, machine_id)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => write_identity(&at, host, machine_id)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_identity(&at, &Identity::new(host, machine_id))?
+            }
             Err(source) => return Err(StateError::Io { doing: "read", path: at, source }),
         };
-        Ok(StateDir { path: path.to_owned(), identity, _lock: lock })
-    }
-
-    /// Takes it whatever its identity says, and gives it a new one. The host keeps its name.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub fn take_over(path: &Path, host: &str, machine_id: Option<&str>) -> Result<Self> {
-        let lock = lock(path)?;
-        let at = path.join("identity.json");
-        let before = fs::read(&at).ok().and_then(|text| serde_json::from_slice::<Identity>(&text).ok());
-        let host = before.as_ref().map_or(host, |before| &before.host);
-        let identity = write_identity(&at, host, machine_id)?;
         Ok(StateDir { path: path.to_owned(), identity, _lock: lock })
     }
 
@@ -145,6 +134,46 @@ impl StateDir {
         inventory_of(&self.path)
     }
 }
+
+/// A state directory that is held whatever its identity says, so that its journal can be set aside. It gets its new
+/// identity last: until then it is refused as before.
+#[derive(Debug)]
+pub struct TakeOver {
+    path: PathBuf,
+    lock: File,
+}
+
+impl TakeOver {
+    /// Takes the directory, which must exist. Nothing in it changes.
+    ///
+    /// # Errors
+    /// [`StateError`], above all if another instance has it.
+    pub fn begin(path: &Path) -> Result<Self> {
+        fs::metadata(path).map_err(|source| StateError::Io { doing: "look at", path: path.to_owned(), source })?;
+        Ok(TakeOver { path: path.to_owned(), lock: lock(path)? })
+    }
+
+    /// Binds the directory to this machine. The host keeps its name; it keeps its id too, unless the directory is
+    /// another one's copy.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn finish(self, host: &str, machine_id: Option<&str>) -> Result<StateDir> {
+        let at = self.path.join(IDENTITY);
+        let text = fs::read(&at).unwrap_or_default();
+        let sound = check(&self.path, &at, &text, machine_id).ok();
+        let before = serde_json::from_slice::<Identity>(&text).ok();
+        let mut identity = Identity::new(before.as_ref().map_or(host, |before| &before.host), machine_id);
+        if let Some(sound) = sound {
+            identity.host_id = sound.host_id;
+        }
+        let identity = write_identity(&at, &identity)?;
+        Ok(StateDir { path: self.path, identity, _lock: self.lock })
+    }
+}
+
+/// To whom a state directory belongs.
+const IDENTITY: &str = "identity.json";
 
 /// The inventory's file in a state directory.
 #[must_use]
@@ -205,22 +234,34 @@ fn handle_of(at: &Path) -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn write_identity(at: &Path, host: &str, machine_id: Option<&str>) -> Result<Identity> {
-    let io = |doing| move |source| StateError::Io { doing, path: at.to_owned(), source };
-    let _ = fs::remove_file(at);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(at).map_err(io("make"))?;
-    let identity = Identity {
-        host: host.to_owned(),
-        host_id: keepwatch_journal::JournalId::random().to_string(),
-        machine_id: machine_id.map(str::to_owned),
-        handle: handle_of(at)?,
+impl Identity {
+    /// A new one, not bound to a file yet.
+    fn new(host: &str, machine_id: Option<&str>) -> Self {
+        Identity {
+            host: host.to_owned(),
+            host_id: keepwatch_journal::JournalId::random().to_string(),
+            machine_id: machine_id.map(str::to_owned),
+            handle: String::new(),
+        }
+    }
+}
+
+/// Writes it whole or not at all: the new file is complete, and on disk, before it has the name.
+fn write_identity(at: &Path, identity: &Identity) -> Result<Identity> {
+    let new = at.with_extension("json.new");
+    let io = |doing| {
+        let path = new.clone();
+        move |source| StateError::Io { doing, path, source }
     };
-    let text = serde_json::to_string_pretty(&identity).map_err(|error| StateError::Io {
-        doing: "write",
-        path: at.to_owned(),
-        source: error.into(),
-    })?;
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(io("make"))?;
+    let identity = Identity { handle: handle_of(&new)?, ..identity.clone() };
+    let text = serde_json::to_string_pretty(&identity).map_err(|error| io("write")(error.into()))?;
     writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(io("write"))?;
+    fs::rename(&new, at).map_err(io("put in place"))?;
+    if let Some(dir) = at.parent() {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync"))?;
+    }
     Ok(identity)
 }
 
@@ -243,10 +284,12 @@ mod tests {
         fs::create_dir(&copy).unwrap();
         fs::copy(state.join("identity.json"), copy.join("identity.json")).unwrap();
         assert!(matches!(StateDir::take(&copy, "h", Some("m1")), Err(StateError::Copied { .. })));
-        let taken = StateDir::take_over(&copy, "x", Some("m1")).unwrap();
+        let taken = TakeOver::begin(&copy).unwrap().finish("x", Some("m1")).unwrap();
         assert_eq!(taken.identity().host, "h");
         assert_ne!(taken.identity().host_id, id);
         drop(taken);
         StateDir::take(&copy, "h", Some("m1")).unwrap();
+        let again = TakeOver::begin(&state).unwrap().finish("x", Some("m1")).unwrap();
+        assert_eq!(again.identity().host_id, id);
     }
 }

@@ -38,7 +38,7 @@ impl Service {
     /// Syncs the batch if it has waited, or grown, enough.
     pub(super) fn commit_if_due(&mut self, now: Instant) {
         let pending = self.sequencer.ledger.pending();
-        if pending == 0 && !self.commits.lost {
+        if pending == 0 && !self.commits.lost && self.commits.trouble.is_none() {
             self.commits.since = None;
             return;
         }
@@ -56,6 +56,16 @@ impl Service {
     }
 
     fn commit(&mut self, now: Instant) {
+        if std::mem::take(&mut self.commits.lost) {
+            for index in 0..self.roots.len() {
+                let note = "records were dropped while the journal could not be written".to_owned();
+                let is_there = self.roots[index].present().is_some();
+                // What comes back after an absence may be empty without having been emptied.
+                let reason = if is_there { GapReason::Journal } else { GapReason::Absent };
+                self.open_gap(index, reason, Some(note));
+                self.roots[index].scan_wanted = is_there;
+            }
+        }
         match self.sequencer.ledger.commit() {
             Ok(()) => {
                 self.commits.since = None;
@@ -63,13 +73,6 @@ impl Service {
                 self.sequencer.committed();
                 if self.commits.trouble.take().is_some() {
                     tracing::info!("the journal can be written again");
-                }
-                if std::mem::take(&mut self.commits.lost) {
-                    for index in 0..self.roots.len() {
-                        let note = "records were dropped while the journal could not be written".to_owned();
-                        self.open_gap(index, GapReason::Journal, Some(note));
-                        self.roots[index].scan_wanted = true;
-                    }
                 }
                 self.compress_rolled();
             }

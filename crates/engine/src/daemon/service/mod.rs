@@ -38,7 +38,7 @@ use crate::watch::{Loss, Notice};
 
 pub use command::{Command, Reconciled};
 pub(in crate::daemon) use root::look_at_top;
-pub use start::{Handle, OnEnd, StartError, reconcile_once, start};
+pub use start::{Handle, OnEnd, StartError, check, reconcile_once, start};
 pub use status::{FollowerStatus, HeldOpen, JournalStatus, RootStatus, Status};
 
 use commit::Commits;

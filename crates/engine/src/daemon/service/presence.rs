@@ -99,7 +99,8 @@ impl Service {
         root.poll_due = present.poll.map(|every| now + every);
         root.presence = Presence::Present(present);
         root.scan_wanted = true;
-        let reason = if self.is_new_root(index) { GapReason::New } else { self.first_gap };
+        let is_new = self.first_gap != GapReason::Epoch && self.is_new_root(index);
+        let reason = if is_new { GapReason::New } else { self.first_gap };
         self.open_gap(index, reason, None);
         self.check_nested(index)
     }

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use keepwatch_journal::{
-    Body, Config, Disk, GapReason, OpenError, RealDisk, Recovery, RelPath, RootName, Tail, Timestamp, Via, Writer,
-    WriterOptions,
+    Body, Config, Disk, GapReason, OpenError, ReadError, Reader, RealDisk, Recovery, RelPath, RootName, Tail,
+    Timestamp, Via, Writer, WriterOptions,
 };
 
 use super::commit::Commits;
@@ -18,6 +18,7 @@ use super::sources::{Sources, own_dirs};
 use super::{Command, Mode, Reconciled, Service, ServiceError};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::dirs::{Dirs, DirsError, RootNo};
+use crate::daemon::epoch;
 use crate::daemon::follow::Follower;
 use crate::daemon::fstree::FsTree;
 use crate::daemon::journaled::Journaled;
@@ -28,7 +29,7 @@ use crate::daemon::rules::{BadPattern, Rules};
 use crate::daemon::sequencer::{Root, Sequencer};
 use crate::daemon::settings::{RootSettings, Settings};
 use crate::daemon::state::{StateDir, StateError};
-use crate::inventory::{Host, Inventory, InventoryError};
+use crate::inventory::{Host, Inventory, InventoryError, View};
 use crate::watch::mounts::MountWatch;
 use crate::watch::settle::Patience;
 
@@ -155,6 +156,15 @@ pub fn start(settings: Settings, mode: Mode, on_end: Option<OnEnd>) -> Result<Ha
     begin(settings, mode, None, (commands, heard), on_end)
 }
 
+/// Checks settings as far as it can be done without taking the state directory.
+///
+/// # Errors
+/// [`StartError::Pattern`] and [`StartError::Overlap`].
+pub fn check(settings: &Settings) -> Result<(), StartError> {
+    super::overlap::check(&settings.roots).map_err(StartError::Overlap)?;
+    sequenced_roots(settings).map(|_| ())
+}
+
 /// Scans one root, or all, mends what differs, and ends. The receiver is told what came of it.
 ///
 /// # Errors
@@ -185,6 +195,7 @@ fn begin(
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let options = WriterOptions { roll_bytes: settings.roll_bytes, ..WriterOptions::new(&host) };
     let started = clock.now();
+    refuse_fork(&state, &disk)?;
     let (writer, recovery) = Writer::open(Arc::clone(&disk), &state.journal(), started, options)?;
     let inventory = open_inventory(&state, &writer, &disk)?;
     let view = inventory.reader()?;
@@ -209,7 +220,11 @@ fn begin(
     let ledger = Journaled::new(writer, view, Arc::clone(&progress), Arc::clone(&clock), mode == Mode::Look);
     let tree = FsTree::new(settings.roots.iter().map(|root| root.path.clone()));
     let sequencer = Sequencer::new(tree, ledger, roots, dirs, Arc::clone(&clock));
-    let first_gap = if recovery.torn.is_empty() { GapReason::Restart } else { GapReason::Torn };
+    let first_gap = match &recovery {
+        recovery if recovery.is_new && epoch::has_begun(&state.journal()) => GapReason::Epoch,
+        recovery if recovery.torn.is_empty() => GapReason::Restart,
+        _ => GapReason::Torn,
+    };
     let (ready, is_ready) = bounded(1);
     let service = Service {
         mode,
@@ -272,30 +287,41 @@ fn mount_watch(mode: Mode) -> Option<MountWatch> {
         .ok()
 }
 
-/// The inventory, rebuilt if its schema is older, refused if it does not follow from this journal.
+/// Refuses an inventory that does not follow from this journal, before the journal is opened for writing. Whatever
+/// else is wrong with either is told when it is opened.
+fn refuse_fork(state: &StateDir, disk: &Arc<dyn Disk>) -> Result<(), StartError> {
+    if !state.inventory().exists() {
+        return Ok(());
+    }
+    let cursor = View::open(&state.inventory()).and_then(|view| view.cursor());
+    let Ok(Some(cursor)) = cursor else { return Ok(()) };
+    if is_epoch(&state.journal(), cursor.journal) {
+        return Ok(());
+    }
+    let why = match Reader::open_at(Arc::clone(disk), &state.journal(), cursor) {
+        Err(ReadError::Forked { .. }) => format!("the journal does not hold record {cursor}, which the inventory has"),
+        Err(ReadError::Disk(error)) if error.source.kind() == std::io::ErrorKind::NotFound => {
+            format!("there is no journal, and the inventory has record {cursor}")
+        }
+        Ok(_) | Err(_) => return Ok(()),
+    };
+    Err(StartError::Forked { state: state.path().to_owned(), why })
+}
+
+/// The inventory, rebuilt if its schema is older or it followed a journal that was set aside.
 fn open_inventory(state: &StateDir, writer: &Writer, disk: &Arc<dyn Disk>) -> Result<Inventory, StartError> {
     let host = Host { id: state.identity().host_id.clone(), name: state.identity().host.clone() };
-    let path = state.inventory();
-    let inventory = match Inventory::open(&path, &host) {
+    let inventory = match Inventory::open(&state.inventory(), &host) {
         Err(InventoryError::Older { .. }) => rebuild_inventory(state, disk)?,
         result => result?,
     };
-    let head = writer.head();
-    let Some(cursor) = inventory.cursor()? else { return Ok(inventory) };
-    let forked = |why: String| StartError::Forked { state: state.path().to_owned(), why };
-    if cursor.journal != head.journal {
-        if is_epoch(&state.journal(), cursor.journal) {
+    match inventory.cursor()? {
+        Some(cursor) if cursor.journal != writer.head().journal => {
             drop(inventory);
-            return Ok(rebuild_inventory(state, disk)?);
+            Ok(rebuild_inventory(state, disk)?)
         }
-        return Err(forked(format!("the inventory follows journal {}, this one is {}", cursor.journal, head.journal)));
+        _ => Ok(inventory),
     }
-    if cursor.seq > head.seq {
-        return Err(forked(format!("the inventory has record {}, the journal ends at {}", cursor.seq, head.seq)));
-    }
-    keepwatch_journal::Reader::open_at(Arc::clone(disk), &state.journal(), cursor)
-        .map_err(|error| forked(error.to_string()))?;
-    Ok(inventory)
 }
 
 fn sequenced_roots(settings: &Settings) -> Result<Vec<Root>, StartError> {
