@@ -288,9 +288,6 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         self.writes.cancel(&object);
         let merged = closed && what.has(What::MODIFY);
         let origin = self.origin(at, event, merged);
-        if facts.nlink > 1 {
-            self.stray(object, at.root);
-        }
         self.changed(at, name, facts.clone(), origin)?;
         if what.has(What::MODIFY)
             && !closed
@@ -432,7 +429,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let origin = self.origin(from, event, merged);
         if event.is_dir || exchange {
             self.move_dir(event, &old, &new, exchange)?;
-            if (merged || twice) && let Some(no) = self.dirs.child(new.dir, &new.name)? {
+            if event.is_dir && facts.is_some() && self.dirs.child(new.dir, &new.name)?.is_none() {
+                // It came and was renamed before anybody looked.
+                self.adopt_dir(into, to_name, None)?;
+            }
+            if (merged || twice)
+                && let Some(no) = self.dirs.child(new.dir, &new.name)?
+            {
                 self.uncertain.insert(no);
             }
         }
@@ -511,7 +514,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if let Some(key) = &key {
             let known = moved.is_some();
             let no = self.dirs.set(key, new.dir, &new.name)?;
-            if let Some(at) = self.dirs.at(new.dir)? && !known {
+            if let Some(at) = self.dirs.at(new.dir)?
+                && !known
+            {
                 self.must_enter(&at, no);
             }
             if !known

@@ -334,6 +334,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.ended.insert(Spot { dir: at.no, name: name.into() }, seq);
         }
         if let Some(facts) = told {
+            if facts.nlink > 1 && is_file(&facts) && !matches!(via, Via::Scan | Via::Poll) {
+                // It may be written under another of its names, of which an event came too late to be looked at.
+                self.stray((facts.dev, facts.inode), at.root);
+            }
             self.remember(at, name, facts, seq, more.settled);
         }
         self.last = seq;

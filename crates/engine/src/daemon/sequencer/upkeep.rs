@@ -88,6 +88,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         !self.doubts.is_empty() || !self.strays.is_empty() || !self.uncertain.is_empty()
     }
 
+    /// Whether a directory was not entered by a scan that has to be.
+    pub fn has_unentered(&self) -> bool {
+        !self.unentered.is_empty()
+    }
+
     /// Scans are over: directories that none of them entered, because they moved meanwhile, are asked for again.
     pub fn ask_for_unentered(&mut self) -> Result<()> {
         let mut numbers: Vec<DirNo> = self.unentered.keys().copied().collect();

@@ -144,7 +144,11 @@ impl Service {
         let (index, at) = match full {
             Some(index) => (index, RelPath::ROOT),
             None => loop {
-                let Some(wanted) = self.scans.waiting.pop_front() else { return Ok(()) };
+                let Some(wanted) = self.scans.waiting.pop_front() else {
+                    // Directories that no scan entered, because they moved meanwhile, are asked for again.
+                    self.sequencer.ask_for_unentered()?;
+                    return Ok(());
+                };
                 let index = usize::from(wanted.root.0);
                 if self.roots[index].present().is_none() {
                     continue;
@@ -177,7 +181,7 @@ impl Service {
         let wanted = !self.scans.waiting.is_empty() || self.roots.iter().any(|root| root.scan_wanted);
         if !wanted || self.sources.outstanding() == 0 {
             self.scans.held = None;
-            return wanted;
+            return wanted || self.sequencer.has_unentered();
         }
         now.duration_since(*self.scans.held.get_or_insert(now)) >= CALM_WAIT
     }
@@ -252,9 +256,6 @@ impl Service {
                         self.scanned(index, running.full, &running.at, report)?;
                     }
                     Err(error) => self.scan_failed(index, running.full, running.at, &error)?,
-                }
-                if self.scans.is_idle() {
-                    self.sequencer.ask_for_unentered()?;
                 }
             }
         }
