@@ -133,7 +133,8 @@ pub struct Sequencer<T, L> {
     clock: Arc<dyn Clock>,
     asked: Asked,
     recent: Cache<ObjectNo, Told>,
-    /// Names that were told to have ended, and when: what was told of them before counts no more.
+    /// Names that were told to have ended, or to be another directory, and when: what was told of them and of what is
+    /// below them before counts no more.
     ended: Cache<Spot, Seq>,
     settle: Settle<ObjectNo, Spot>,
     doubts: Due<Spot, Origin>,
@@ -314,7 +315,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             subtree: more.subtree,
             exchange: more.exchange,
         }));
-        if op == Op::Delete {
+        if op == Op::Delete || (op == Op::Create && told.as_ref().is_none_or(is_dir)) {
             self.ended.insert(Spot { dir: at.no, name: name.into() }, seq);
         }
         if let Some(facts) = told {
