@@ -6,10 +6,10 @@ use keepwatch_journal::{Facts, Op, Via};
 
 use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::compare::differs;
-use crate::daemon::dirs::{At, DirNo};
+use crate::daemon::dirs::{At, DirNo, Place};
 use crate::daemon::ledger::Ledger;
 use crate::daemon::rules::locked_by;
-use crate::daemon::tree::{Look, Tree};
+use crate::daemon::tree::{DirAt, Look, Tree};
 use crate::watch::{DirKey, Event, Notice, What};
 
 /// A contradiction is looked at again after this time: events that explain it are on their way.
@@ -54,7 +54,36 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if event.what.has(What::MOVED_IN) {
             return self.arrived(&at, name, event);
         }
+        let made = event.is_dir && event.what.has(What::CREATE) && !event.what.has(What::DELETE);
+        if self.is_overtaken(&at, name, event.object.as_ref())?
+            || (made && self.is_ahead(&at, name, event.object.as_ref())?)
+        {
+            self.doubt(
+                Spot { dir: at.no, name: name.clone() },
+                Origin::scan(self.root(at.root).via).merged(),
+                DOUBT_WAIT,
+            );
+            return Ok(());
+        }
         self.plain(&at, event)
+    }
+
+    /// Whether the table has another directory at this name than the event is about, and that one is there. A scan, or
+    /// a search by identity, met it before its own events came: what they tell of the name's former holder is past, and
+    /// would be taken for news of this one and of all below it.
+    fn is_overtaken(&mut self, at: &At, name: &[u8], object: Option<&DirKey>) -> Result<bool> {
+        let (Some(object), Some(no)) = (object, self.dirs.child(at.no, name)?) else { return Ok(false) };
+        let (Some(holder), Some(key)) = (self.dirs.key(no)?, self.dirs.key(at.no)?) else { return Ok(false) };
+        let dir = DirAt { key: &key, root: at.root, path: &at.path };
+        Ok(holder != *object && self.tree.is_object(dir, name, &holder) == Some(true))
+    }
+
+    /// Whether the table has the directory that an event is about at another place in a root: it was met there before
+    /// the events came that brought it there.
+    fn is_ahead(&mut self, at: &At, name: &[u8], object: Option<&DirKey>) -> Result<bool> {
+        let Some(object) = object else { return Ok(false) };
+        let Place::In(there) = self.dirs.find(object)? else { return Ok(false) };
+        Ok(self.dirs.parent(there.no)?.is_some_and(|(parent, other)| parent != at.no || *other != *name))
     }
 
     /// A file's attributes changed and no name was told: one of its names was linked or unlinked.
@@ -153,11 +182,22 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let origin = self.origin(at, event, event.what.has(more_bits));
         match look {
             Look::There(facts) => {
+                let met_before = match &event.object {
+                    Some(key) if is_dir(facts) => matches!(self.dirs.find(key)?, Place::In(_)),
+                    _ => false,
+                };
                 if is_dir(facts) {
                     self.adopt_dir(at, name, event.object.as_ref())?;
                 }
-                if !self.told_already(at, name, facts) {
+                if !self.told_already(at, name, facts)? {
                     self.tell(Op::Create, at, name, Some(facts.clone()), origin, More::default());
+                    // What was told of its content by now was told of a former directory of this name.
+                    if met_before
+                        && let Some(no) = self.dirs.child(at.no, name)?
+                        && let Some(below) = self.dirs.at(no)?
+                    {
+                        self.want_scan(&below);
+                    }
                 }
                 if is_file(facts) {
                     // Its writer has it open now; a second name of a finished file has no writer at all.
@@ -196,10 +236,21 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok(())
     }
 
-    pub(super) fn told_already(&mut self, at: &At, name: &[u8], facts: &Facts) -> bool {
-        let Some(told) = self.recent.get(&(facts.dev, facts.inode)) else { return false };
-        let same = told.spot.dir == at.no && *told.spot.name == *name && told.facts == *facts;
-        same && self.upheaval < told.seq && self.ended.get(&told.spot).is_none_or(|ended| *ended < told.seq)
+    /// Whether just this was told of the name, and neither its end nor that of a directory above it since.
+    pub(super) fn told_already(&mut self, at: &At, name: &[u8], facts: &Facts) -> Result<bool> {
+        let Some(told) = self.recent.get(&(facts.dev, facts.inode)) else { return Ok(false) };
+        let seq = told.seq;
+        if told.spot.dir != at.no || *told.spot.name != *name || told.facts != *facts {
+            return Ok(false);
+        }
+        let mut spot = told.spot.clone();
+        loop {
+            if self.ended.get(&spot).is_some_and(|ended| *ended > seq) {
+                return Ok(false);
+            }
+            let Some((parent, name)) = self.dirs.parent(spot.dir)? else { return Ok(true) };
+            spot = Spot { dir: parent, name: (*name).into() };
+        }
     }
 
     fn deleted(&mut self, at: &At, event: &Event, look: &Look) -> Result<()> {
@@ -415,6 +466,18 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         }
         let look = self.look(into, to_name)?;
         let exchange = self.is_exchange(event, from, &look, ahead)?;
+        if !exchange {
+            let object = event.object.as_ref();
+            let is_past = self.is_overtaken(from, &old.name, object)?
+                || (event.is_dir && self.is_ahead(from, &old.name, object)?);
+            let is_replaced = self.is_overtaken(into, to_name, object)?;
+            if is_past || is_replaced {
+                let origin = Origin::scan(self.root(from.root).via).merged();
+                self.doubt(old, origin.clone(), DOUBT_WAIT);
+                self.doubt(new, origin, DOUBT_WAIT);
+                return if is_past { Ok(()) } else { self.left(from, event) };
+            }
+        }
         // Is what has the new name now what was renamed, or something that came later?
         let itself = match (&look, &event.object) {
             (Look::There(_), object) => self.is_itself(into, to_name, object.as_ref())?,

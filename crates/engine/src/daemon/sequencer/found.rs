@@ -109,7 +109,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if self.left_out(at, &spot.name, facts.kind == FileType::Dir) {
             return Ok(());
         }
-        if matches!(difference, Difference::New { .. }) && self.told_already(at, &spot.name, &facts) {
+        if matches!(difference, Difference::New { .. }) && self.told_already(at, &spot.name, &facts)? {
             return Ok(());
         }
         match difference {

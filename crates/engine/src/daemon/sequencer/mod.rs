@@ -135,10 +135,9 @@ pub struct Sequencer<T, L> {
     clock: Arc<dyn Clock>,
     asked: Asked,
     recent: Cache<ObjectNo, Told>,
-    /// Names that were told to have ended, and when: what was told of them before counts no more.
+    /// Names that were told to have ended, or to be another directory, and when: what was told of them and of what is
+    /// below them before counts no more.
     ended: Cache<Spot, Seq>,
-    /// The last record that may have ended a directory, with all that had been told of in it.
-    upheaval: Seq,
     settle: Settle<ObjectNo, Spot>,
     doubts: Due<Spot, Origin>,
     /// Names whose records are not in the inventory yet though a doubt about them was resolved.
@@ -185,7 +184,6 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             asked: Asked::default(),
             recent: Cache::new(RECENT_ENTRIES),
             ended: Cache::new(RECENT_ENTRIES),
-            upheaval: Seq::ZERO,
             settle: Settle::default(),
             doubts: Due::new(DOUBTS_MAX),
             resolved: HashSet::new(),
@@ -326,11 +324,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             subtree: more.subtree,
             exchange: more.exchange,
         }));
-        let moves_dir = told.as_ref().is_none_or(is_dir);
-        if moves_dir && matches!(op, Op::Delete | Op::Move) {
-            self.upheaval = seq;
-        }
-        if told.is_none() {
+        if op == Op::Delete || told.as_ref().is_none_or(|facts| op == Op::Create && is_dir(facts)) {
             self.ended.insert(Spot { dir: at.no, name: name.into() }, seq);
         }
         if let Some(facts) = told {
