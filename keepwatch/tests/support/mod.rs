@@ -194,11 +194,7 @@ impl Keepwatch {
 
     /// Lines of JSON that a command prints.
     pub fn json_lines(&self, args: &[&str]) -> Vec<Value> {
-        let out = self.ok(args);
-        out.split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).unwrap())
-            .collect()
+        lines_of_json(&self.ok(args))
     }
 
     /// The inventory, by path.
@@ -206,6 +202,26 @@ impl Keepwatch {
         let rows =
             self.json_lines(&["ls", "--json"]).into_iter().map(|line| (bytes(&line, "path"), Row::of_json(&line)));
         rows.collect()
+    }
+
+    /// What `log PATH --json` tells of an absolute path.
+    pub fn log_of(&self, path: &Path) -> Vec<Value> {
+        let output = self.command(&["log", "--json"]).arg("--").arg(path).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "log {path:?}: {}", String::from_utf8_lossy(&output.stderr));
+        lines_of_json(&output.stdout)
+    }
+
+    /// The journal's records that are changes, from `seq` on.
+    pub fn changes_since(&self, seq: u64) -> Vec<Value> {
+        let mut records = self.records();
+        records.retain(|record| record["seq"].as_u64().unwrap() >= seq && is_change(record));
+        records
+    }
+
+    /// Waits until all that happened up to now is journaled and applied; the seq of the record that will come next.
+    pub fn caught_up(&self) -> u64 {
+        self.ok(&["ls", "-0"]);
+        self.records().last().map_or(1, |record| record["seq"].as_u64().unwrap() + 1)
     }
 
     /// The journal's records, as JSON.
@@ -256,6 +272,8 @@ impl Keepwatch {
     pub fn assert_last_records(&self, tree: &Path) {
         let mut last: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
         let mut next = None;
+        // What is in the way of the first half of an exchange, until the second half, the next record, takes it away.
+        let mut parked: Option<BTreeMap<Vec<u8>, Value>> = None;
         for record in self.records() {
             let seq = record["seq"].as_u64().unwrap();
             assert!(next.is_none_or(|next| next == seq), "a hole before {seq}");
@@ -271,26 +289,23 @@ impl Keepwatch {
                     other.clone_from(&record);
                 }
             }
-            let below =
-                |path: &[u8], dir: &[u8]| path == dir || (path.starts_with(dir) && path.get(dir.len()) == Some(&b'/'));
             if word == "move" {
-                let old = bytes(&record, "old_path");
+                let old = source_of(&last, &record);
                 let exchange = record["exchange"] == true;
-                let moved: Vec<Vec<u8>> = last.keys().filter(|path| below(path, &old)).cloned().collect();
-                let mut carried: Vec<(Vec<u8>, Value)> = Vec::new();
-                for from in moved {
-                    let to = [&path[..], &from[old.len()..]].concat();
-                    carried.push((to, last.remove(&from).unwrap()));
+                if old == path && parked.is_none() {
+                    last.insert(path, record);
+                    continue;
                 }
-                if !exchange {
-                    last.retain(|other, _| !below(other, &path));
-                }
-                last.extend(carried);
+                let is_second = parked.is_some();
+                let moved = parked.take().unwrap_or_else(|| take_within(&mut last, &old));
+                let in_the_way = take_within(&mut last, &path);
+                parked = (exchange && !is_second).then_some(in_the_way);
+                last.extend(moved.into_iter().map(|(from, told)| ([&path[..], &from[old.len()..]].concat(), told)));
                 if !record["inode"].is_null() {
                     last.insert(path, record);
                 }
             } else if word == "delete" {
-                last.retain(|other, _| !below(other, &path));
+                take_within(&mut last, &path);
             } else if !record["inode"].is_null() {
                 last.insert(path, record);
             }
@@ -309,6 +324,43 @@ impl Drop for Keepwatch {
         }
         self.kill();
     }
+}
+
+fn lines_of_json(out: &[u8]) -> Vec<Value> {
+    let lines = out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+/// Whether a record tells of a file, not of what the service did.
+pub fn is_change(record: &Value) -> bool {
+    ["create", "modify", "attrib", "move", "delete"].iter().any(|word| record["do"] == *word)
+}
+
+/// A configuration with one root, called `tree`, watched by this method.
+pub fn one_root(root: &Path, method: &str) -> String {
+    let poll = if method == "poll" { "poll = \"1s\"\n" } else { "" };
+    format!("[roots.tree]\npath = {root:?}\nwatch = {method:?}\n{poll}")
+}
+
+/// Where what a record calls moved was known: under its old name, unless another object is known there. Notices that the
+/// kernel folded come in another order than the renames, so it may have been told of under another name, even the new one.
+fn source_of(known: &BTreeMap<Vec<u8>, Value>, record: &Value) -> Vec<u8> {
+    let old = bytes(record, "old_path");
+    let inode = &record["inode"];
+    let is_it = |other: &Value| inode.is_null() || other["inode"] == *inode;
+    let linked = record["type"] != "dir" && record["nlink"].as_u64().is_some_and(|links| links > 1);
+    if linked || inode.is_null() || known.get(&old).is_some_and(is_it) {
+        return old;
+    }
+    known.iter().find(|(_, other)| is_it(other)).map_or(old, |(path, _)| path.clone())
+}
+
+/// Takes out what is known at a path and below it.
+fn take_within(known: &mut BTreeMap<Vec<u8>, Value>, dir: &[u8]) -> BTreeMap<Vec<u8>, Value> {
+    let is_within = |path: &[u8]| path == dir || (path.starts_with(dir) && path.get(dir.len()) == Some(&b'/'));
+    let (taken, kept) = std::mem::take(known).into_iter().partition(|(path, _)| is_within(path));
+    *known = kept;
+    taken
 }
 
 /// What is compared of a file.

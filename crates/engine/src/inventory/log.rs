@@ -96,13 +96,14 @@ impl Log<'_> {
             return Ok(false);
         }
         let places = places(&record.body);
-        if let Some(root) = &query.root
-            && !places.iter().any(|(named, _)| named.is_some_and(|named| named == root))
+        let in_root = |named: Option<&RootName>| query.root.as_ref().is_none_or(|root| named == Some(root));
+        let Some(path) = &query.path else {
+            return Ok(places.iter().any(|(named, _)| in_root(*named)) || query.root.is_none());
+        };
+        // What is followed may have been in another root.
+        if is_about
+            || places.iter().any(|(named, place)| in_root(*named) && place.is_some_and(|place| place.is_within(path)))
         {
-            return Ok(false);
-        }
-        let Some(path) = &query.path else { return Ok(true) };
-        if is_about || places.iter().any(|(_, place)| place.is_some_and(|place| place.is_within(path))) {
             return Ok(true);
         }
         if !query.follow {

@@ -16,16 +16,18 @@ pub(super) struct Spot<'r> {
 }
 
 impl Tree<'_> {
-    /// Applies a change; returns the object it was about, where one is known.
+    /// Applies a change; returns the object it was about, where one is known. The first half of an exchange `parks` what
+    /// is in its way; what is in the way of the second half is not the exchange's, for something was missed before.
     pub(super) fn change(
         &mut self,
         change: &Change,
         root: i64,
         old_root: i64,
         stamp: Stamp,
+        parks: bool,
     ) -> Result<Option<FileId>, Fault> {
         match (change.op, &change.old) {
-            (Op::Move, Some(old)) => self.moved(change, root, (old_root, &old.path), stamp).map(Some),
+            (Op::Move, Some(old)) => self.moved(change, root, (old_root, &old.path), stamp, parks).map(Some),
             (Op::Delete, _) => self.deleted(root, &change.path, stamp),
             (Op::Create | Op::Modify | Op::Attrib | Op::Move, _) => {
                 let facts = change.facts.as_ref();
@@ -151,6 +153,7 @@ impl Tree<'_> {
         root: i64,
         (old_root, old_path): (i64, &RelPath),
         stamp: Stamp,
+        parks: bool,
     ) -> Result<FileId, Fault> {
         let (Some((parent, name)), Some(from)) = (change.path.split(), old_path.split()) else {
             return Err(Fault::Contradiction("a root cannot be moved"));
@@ -159,7 +162,14 @@ impl Tree<'_> {
         // Before the source is looked for: a file at the new parent's path ends here, and it may be the source.
         let dir = self.dir_or_make(root, parent, stamp)?;
         let spot = Spot { root, dir, name, path: &change.path };
-        let parked = if change.exchange { self.parked(old_root, from)? } else { None };
+        let parked = match if change.exchange { self.parked(old_root, from)? } else { None } {
+            // Another was seen in its place: where it is now is not known.
+            Some((place, known)) if facts.is_some_and(|facts| !is_same(&known, facts)) => {
+                self.end(place.dir, &place.name, &known, stamp.seq)?;
+                None
+            }
+            parked => parked,
+        };
         let source = match parked {
             Some(parked) => Some(parked),
             None => self.source(old_root, from, facts)?,
@@ -178,7 +188,7 @@ impl Tree<'_> {
             let holder = if victim.kind == Some(FileType::Dir) { self.dir_row(from.dir)? } else { None };
             let held =
                 holder.is_some_and(|holder| holder.root == root && is_within(&holder.path, change.path.as_bytes()));
-            if change.exchange && !held {
+            if parks && !held {
                 self.park(root, dir, name, victim, stamp)?;
             } else {
                 self.end(dir, name, &victim, stamp.seq)?;

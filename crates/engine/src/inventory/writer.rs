@@ -152,6 +152,15 @@ struct Waiting<'r> {
     record: &'r Record,
 }
 
+/// Whether `second` takes to the old place of `first` what was at its new one.
+fn is_back(first: &Change, second: &Change) -> bool {
+    let old = |change: &Change| {
+        change.old.as_ref().map(|old| (old.root.clone().unwrap_or(change.root.clone()), old.path.clone()))
+    };
+    let new = |change: &Change| Some((change.root.clone(), change.path.clone()));
+    second.exchange && old(second) == new(first) && new(second) == old(first)
+}
+
 /// The records of one transaction.
 struct Batch<'c, 'r> {
     db: &'c Connection,
@@ -159,13 +168,15 @@ struct Batch<'c, 'r> {
     history: History<'c>,
     waiting: Vec<Waiting<'r>>,
     keys: HashSet<(i64, &'r [u8])>,
+    /// The first half of an exchange, whose second half comes next.
+    half: Option<&'r Change>,
     problems: u64,
 }
 
 impl<'c, 'r> Batch<'c, 'r> {
     fn new(db: &'c Connection, memory: &'c mut Memory) -> rusqlite::Result<Self> {
         let (tree, history) = (Tree::new(db, memory)?, History::new(db)?);
-        Ok(Batch { db, tree, history, waiting: Vec::new(), keys: HashSet::new(), problems: 0 })
+        Ok(Batch { db, tree, history, waiting: Vec::new(), keys: HashSet::new(), half: None, problems: 0 })
     }
 
     fn record(&mut self, record: &'r Record) -> rusqlite::Result<()> {
@@ -188,13 +199,16 @@ impl<'c, 'r> Batch<'c, 'r> {
             Some(old) => Some((old_root, self.then(old_root.unwrap_or(root), &old.path)?)),
             None => None,
         };
+        let is_second = self.half.is_some_and(|first| is_back(first, change));
+        self.half = (change.exchange && !is_second).then_some(change);
+        let parks = self.half.is_some();
         let file = match self.free_spot(change, root)? {
             Some((spot, facts)) if facts.kind == FileType::Dir => {
                 // Needs nothing of what waits: its parent is known, its name is free, and no directory is waiting.
                 self.in_savepoint(record, |tree| tree.appeared(spot, facts, stamp).map(Some))?
             }
             Some((spot, facts)) => Some(self.wait(spot, facts, record)?),
-            None => self.guarded(record, |tree| tree.change(change, root, old_root.unwrap_or(root), stamp))?,
+            None => self.guarded(record, |tree| tree.change(change, root, old_root.unwrap_or(root), stamp, parks))?,
         };
         let place = self.then(root, &change.path)?;
         let told = Told { root, place, old, file };

@@ -132,6 +132,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let done = self.ledger.catch_up();
         if done {
             self.resolved.clear();
+            self.claimed.clear();
             self.shifted = false;
         }
         done

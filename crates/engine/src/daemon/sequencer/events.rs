@@ -6,7 +6,7 @@ use keepwatch_journal::{Facts, Op, Via};
 
 use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::compare::differs;
-use crate::daemon::dirs::{At, DirNo, Place};
+use crate::daemon::dirs::{At, DirNo, Dirs, Place};
 use crate::daemon::ledger::Ledger;
 use crate::daemon::rules::locked_by;
 use crate::daemon::tree::{DirAt, Look, Tree};
@@ -464,6 +464,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.exchanged.swap_remove(index);
             return Ok(());
         }
+        if event.is_dir && self.is_there_already(event, &old, &new)? {
+            let origin = self.origin(from, event, true);
+            self.doubt(old, origin.clone(), DOUBT_WAIT);
+            self.doubt(new, origin, DOUBT_WAIT);
+            return Ok(());
+        }
         let look = self.look(into, to_name)?;
         let exchange = self.is_exchange(event, from, &look, ahead)?;
         if !exchange {
@@ -477,6 +483,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 self.doubt(new, origin, DOUBT_WAIT);
                 return if is_past { Ok(()) } else { self.left(from, event) };
             }
+        }
+        if exchange && !self.is_as_told(event, (from, &old), (into, &new))? {
+            // Later renames came before the look: to tell of this one would say that a directory is gone which is not.
+            let origin = self.origin(from, event, true);
+            self.doubt(old, origin.clone(), DOUBT_WAIT);
+            self.doubt(new, origin, DOUBT_WAIT);
+            return Ok(());
         }
         // Is what has the new name now what was renamed, or something that came later?
         let itself = match (&look, &event.object) {
@@ -534,6 +547,37 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok(())
     }
 
+    /// Whether of two names that were exchanged each has the directory now that was known under the other.
+    fn is_as_told(&mut self, event: &Event, old: (&At, &Spot), new: (&At, &Spot)) -> Result<bool> {
+        let known = |dirs: &mut Dirs, spot: &Spot| match dirs.child(spot.dir, &spot.name)? {
+            Some(no) => dirs.key(no),
+            None => Ok(None),
+        };
+        let was_old = match &event.object {
+            Some(key) if event.is_dir => Some(key.clone()),
+            _ => known(&mut self.dirs, old.1)?,
+        };
+        let was_new = known(&mut self.dirs, new.1)?;
+        Ok(self.dir_there(new)? == was_old && self.dir_there(old)? == was_new)
+    }
+
+    fn dir_there(&mut self, (at, spot): (&At, &Spot)) -> Result<Option<DirKey>> {
+        match self.look(at, &spot.name)? {
+            Look::There(facts) if is_dir(&facts) => self.key_of(at, &spot.name),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a directory was told of under the new name already, and of none under the old one: this rename, folded by
+    /// the kernel, came after one that was told before it. To tell of it again would say that all it holds is gone.
+    fn is_there_already(&mut self, event: &Event, old: &Spot, new: &Spot) -> Result<bool> {
+        if self.dirs.child(old.dir, &old.name)?.is_some() {
+            return Ok(false);
+        }
+        let Some(there) = self.dirs.child(new.dir, &new.name)? else { return Ok(false) };
+        Ok(event.object.is_none() || self.dirs.key(there)? == event.object)
+    }
+
     /// Whether this is the first half of `RENAME_EXCHANGE`, which the kernel tells of as two renames.
     fn is_exchange(&mut self, event: &Event, from: &At, look: &Look, ahead: &[Notice]) -> Result<bool> {
         let Some(to) = &event.to else { return Ok(false) };
@@ -575,7 +619,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.dirs.move_out(key)?;
         }
         if let Some(key) = &key {
-            let known = moved.is_some();
+            let known = matches!(self.dirs.find(key)?, Place::In(_));
             let no = self.dirs.set(key, new.dir, &new.name)?;
             if let Some(at) = self.dirs.at(new.dir)?
                 && !known

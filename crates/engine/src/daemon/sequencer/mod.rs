@@ -164,7 +164,7 @@ pub struct Sequencer<T, L> {
     renamed: HashSet<Spot>,
     /// The second half of an exchange that has been told of.
     exchanged: Vec<(Spot, Spot)>,
-    /// Inodes that this scan has moved.
+    /// Inodes that were told moved, of which the inventory does not know yet.
     claimed: HashSet<(RootNo, u64)>,
     absences: Vec<(Spot, Via)>,
 }
