@@ -34,10 +34,10 @@ pub struct WriterOptions {
 }
 
 impl WriterOptions {
-    /// The defaults: 1 GiB a file, 16 MiB of room, 32 MiB of recent batches.
+    /// The defaults: 1 GiB a file, 16 MiB of room, 8 MiB of recent batches.
     #[must_use]
     pub fn new(host: impl Into<String>) -> Self {
-        WriterOptions { host: host.into(), roll_bytes: 1 << 30, prealloc_bytes: 16 << 20, tail_bytes: 32 << 20 }
+        WriterOptions { host: host.into(), roll_bytes: 1 << 30, prealloc_bytes: 16 << 20, tail_bytes: 8 << 20 }
     }
 }
 

@@ -95,7 +95,9 @@ fn report(args: &Args, settings: &Settings, context: &Context, sum: Reconciled) 
     let mut found = 0;
     let quiet = args.summary || context.globals.quiet;
     super::print(|out| {
-        if sum.to > 0 {
+        if quiet && !json {
+            found = sum.found;
+        } else if sum.to > 0 {
             found = print_found(&engine::journal_of(&settings.state_dir), sum, json, quiet, out)?;
         }
         if json {

@@ -385,15 +385,18 @@ impl Comparer<'_> {
         let facts = stat.facts(None);
         let known_facts = known.and_then(|known| known.facts.as_ref());
         let mut below = known.and_then(|known| known.dir);
+        let seen = || (stat.kind != FileType::Symlink).then(|| Box::new(facts.clone()));
         match known_facts {
             Some(known) if differs(known, &facts) == Differs::Not => {}
             Some(known) => {
                 if known.inode != facts.inode {
                     below = None;
                 }
-                compared
-                    .differences
-                    .push(Difference::Changed { name: entry.name.into(), known: Box::new(known.clone()) });
+                compared.differences.push(Difference::Changed {
+                    name: entry.name.into(),
+                    known: Box::new(known.clone()),
+                    seen: seen(),
+                });
             }
             None => {
                 let mut moved = false;
@@ -401,7 +404,11 @@ impl Comparer<'_> {
                     below = self.moved_dir(view, &facts);
                     moved = below.is_some();
                 }
-                compared.differences.push(Difference::New { name: entry.name.into(), taken_for_moved: moved });
+                compared.differences.push(Difference::New {
+                    name: entry.name.into(),
+                    seen: seen(),
+                    taken_for_moved: moved,
+                });
             }
         }
         if is_dir {

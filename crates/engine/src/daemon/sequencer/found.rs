@@ -1,4 +1,5 @@
-//! What a scan found to differ from the inventory. It only proposes: each name is looked at again here.
+//! What a scan found to differ from the inventory. It only proposes: where an event was heard since, and for every
+//! absence, the name is looked at again.
 
 use keepwatch_journal::{Facts, FileType, RelPath, Seq, Via};
 
@@ -37,6 +38,8 @@ pub enum Difference {
     New {
         /// The name.
         name: Box<[u8]>,
+        /// What the scan saw; `None` where it has to be looked at for more, as a symbolic link has.
+        seen: Option<Box<Facts>>,
         /// A directory that the scan took for one known under another name: what it holds was compared with that one.
         taken_for_moved: bool,
     },
@@ -46,6 +49,8 @@ pub enum Difference {
         name: Box<[u8]>,
         /// What was known.
         known: Box<Facts>,
+        /// What the scan saw, as for what is new.
+        seen: Option<Box<Facts>>,
     },
     /// It is known and was not met.
     Absent {
@@ -95,16 +100,25 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     fn on_present(&mut self, at: &At, spot: &Spot, difference: Difference, via: Via, first: bool) -> Result<()> {
-        let facts = match self.look(at, &spot.name)? {
-            Look::There(facts) => facts,
-            Look::Gone => {
-                self.doubt(spot.clone(), Origin::scan(via), super::events::DOUBT_WAIT);
-                return Ok(());
-            }
-            Look::Unavailable => {
-                self.asked.check_roots = true;
-                return Ok(());
-            }
+        // No event in this directory was heard since the scan listed it. Had one happened since, it is yet to be heard,
+        // and will tell what changed: what the scan saw stands until then.
+        let seen = match &difference {
+            Difference::New { seen, .. } | Difference::Changed { seen, .. } => seen.clone(),
+            Difference::Absent { .. } => None,
+        };
+        let facts = match seen {
+            Some(facts) => *facts,
+            None => match self.look(at, &spot.name)? {
+                Look::There(facts) => facts,
+                Look::Gone => {
+                    self.doubt(spot.clone(), Origin::scan(via), super::events::DOUBT_WAIT);
+                    return Ok(());
+                }
+                Look::Unavailable => {
+                    self.asked.check_roots = true;
+                    return Ok(());
+                }
+            },
         };
         if self.left_out(at, &spot.name, facts.kind == FileType::Dir) {
             return Ok(());
