@@ -71,7 +71,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Whether the table has another directory at this name than the event is about, and that one is there. A scan, or
     /// a search by identity, met it before its own events came: what they tell of the name's former holder is past, and
     /// would be taken for news of this one and of all below it.
-    fn is_overtaken(&mut self, at: &At, name: &[u8], object: Option<&DirKey>) -> Result<bool> {
+    pub(super) fn is_overtaken(&mut self, at: &At, name: &[u8], object: Option<&DirKey>) -> Result<bool> {
         let (Some(object), Some(no)) = (object, self.dirs.child(at.no, name)?) else { return Ok(false) };
         let (Some(holder), Some(key)) = (self.dirs.key(no)?, self.dirs.key(at.no)?) else { return Ok(false) };
         let dir = DirAt { key: &key, root: at.root, path: &at.path };

@@ -91,6 +91,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let no = match &found.parent {
             None => self.dirs.set_root(&found.key, found.root)?,
             Some((parent, name)) => match self.dirs.find(parent)? {
+                // Another one took its name since the scan met it.
+                Place::In(parent) if self.is_overtaken(&parent, name, Some(&found.key))? => return Ok(None),
                 Place::In(parent) => self.dirs.set(&found.key, parent.no, name)?,
                 // Its parent went meanwhile; where it is now is told by the events that moved it.
                 Place::Outside | Place::Unknown => return Ok(None),
