@@ -50,7 +50,7 @@ impl Service {
     fn may_arrive(&mut self, index: usize, top: &Top) -> std::result::Result<Present, String> {
         let root = &self.roots[index];
         let accepted = self.accepted_identity(index);
-        check_identity(&root.settings.path, accepted.as_deref(), &top.identity)?;
+        check_identity(&root.settings, accepted.as_deref(), &top.identity)?;
         if self.roots[index].hollow && !self.roots[index].trust_empty && is_empty(&root.settings.path) {
             return Err(format!(
                 "{} is empty though files are known in it; if that is meant, accept it with `keepwatch root accept {}`",

@@ -137,14 +137,15 @@ pub(in crate::daemon) fn look_at_top(path: &Path) -> Result<Top, String> {
 }
 
 /// Whether the root that was accepted before is what is there now. `Err`: why not.
-pub(super) fn check_identity(path: &Path, accepted: Option<&str>, found: &Identity) -> Result<(), String> {
+pub(super) fn check_identity(settings: &RootSettings, accepted: Option<&str>, found: &Identity) -> Result<(), String> {
     let Some(accepted) = accepted else { return Ok(()) };
     let Ok(accepted) = accepted.parse::<Identity>() else { return Ok(()) };
     match accepted.compare(found) {
         Sameness::Different => Err(format!(
             "another file system or directory is at {} now: {found} in place of {accepted}; if that is meant, accept \
-             it with `keepwatch root accept`",
-            path.display()
+             it with `keepwatch root accept {}`",
+            settings.path.display(),
+            settings.name
         )),
         Sameness::Same | Sameness::Unsure => Ok(()),
     }
