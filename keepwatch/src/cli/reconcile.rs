@@ -48,6 +48,31 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let settings = context.settings(&args.dirs)?.settings;
     logging::start(settings.log, &context.globals, Talk::Command);
+    if context.globals.dry_run {
+        check_roots(args, &settings)?;
+        return show_only(args, &settings, context.globals.json);
+    }
+    // A running service knows its own roots, which may have been named by flags.
+    let request = Request::Reconcile { root: args.root.clone() };
+    let sum = match Client::new(&settings.state_dir).call(&request, |_| Ok(())) {
+        Ok(answer) => serde_json::from_value(answer)
+            .map_err(|error| CommandError::failed(format!("the service's answer cannot be understood: {error}")))?,
+        Err(error) if error.kind == Kind::Unreachable => {
+            check_roots(args, &settings)?;
+            alone(args, &settings)?
+        }
+        Err(error) => return Err(error),
+    };
+    let found = report(args, &settings, context, sum)?;
+    match (sum.failed + sum.absent, found) {
+        (0, 0) => Ok(Outcome::Fine),
+        (0, _) => Ok(Outcome::Findings),
+        _ => Ok(Outcome::Partly),
+    }
+}
+
+/// Whether what is to be reconciled is known here.
+fn check_roots(args: &Args, settings: &Settings) -> Result<(), CommandError> {
     if let Some(name) = &args.root
         && settings.roots.iter().all(|root| root.name != *name)
     {
@@ -58,22 +83,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     if settings.roots.is_empty() {
         return Err(CommandError::usage("there is no root to reconcile").hint("name a directory with `--root DIR`"));
     }
-    if context.globals.dry_run {
-        return show_only(args, &settings, context.globals.json);
-    }
-    let request = Request::Reconcile { root: args.root.clone() };
-    let sum = match Client::new(&settings.state_dir).call(&request, |_| Ok(())) {
-        Ok(answer) => serde_json::from_value(answer)
-            .map_err(|error| CommandError::failed(format!("the service's answer cannot be understood: {error}")))?,
-        Err(error) if error.kind == Kind::Unreachable => alone(args, &settings)?,
-        Err(error) => return Err(error),
-    };
-    let found = report(args, &settings, context, sum)?;
-    match (sum.failed + sum.absent, found) {
-        (0, 0) => Ok(Outcome::Fine),
-        (0, _) => Ok(Outcome::Findings),
-        _ => Ok(Outcome::Partly),
-    }
+    Ok(())
 }
 
 /// Without a service: take the state directory and do it.

@@ -5,6 +5,8 @@
 //! The table lies on disk with a bounded cache above it, so that memory does not grow with the tree. It is
 //! disposable: made new at each start, never synced, and filled again by the scan.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -92,6 +94,8 @@ impl Dirs {
         let db = match at {
             Some(path) => {
                 let _ = std::fs::remove_file(path);
+                // The owner's alone. If it cannot be made, SQLite says why.
+                let _ = File::options().append(true).create(true).mode(0o600).open(path);
                 Connection::open(path)?
             }
             None => Connection::open("")?,

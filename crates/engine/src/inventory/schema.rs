@@ -1,5 +1,7 @@
 //! Opening a connection: pragmas, schema, and the refusal of what is not ours.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -42,6 +44,9 @@ pub(super) fn open_writer(path: &Path, host: &Host) -> Result<Connection> {
         return Err(InventoryError::OldSqlite { found: rusqlite::version() });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // SQLite would let others read it, and gives the files beside it the mode of this one.
+    let made = File::options().append(true).create(true).mode(0o600).open(path);
+    made.map_err(InventoryError::io(path, "open"))?;
     let mut db = Connection::open_with_flags(path, flags).map_err(InventoryError::sqlite(path, "open"))?;
     let fresh = check(path, &db)?;
     if fresh {
