@@ -128,9 +128,9 @@ fn a_journal_that_went_on_otherwise_is_refused_until_a_new_epoch() {
     for name in ["journal", "inventory.db"] {
         let at = keepwatch.state.join(name);
         if at.is_dir() {
-            fs::remove_dir_all(&at).unwrap()
+            fs::remove_dir_all(&at).unwrap();
         } else {
-            fs::remove_file(&at).unwrap()
+            fs::remove_file(&at).unwrap();
         }
         copy(&older.join(name), &at);
     }
