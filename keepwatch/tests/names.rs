@@ -157,7 +157,10 @@ fn every_name_is_exact_everywhere() {
         }
         keepwatch.assert_same(&tree);
         exact_lists(&keepwatch, &tree);
-        exact_history(&keepwatch, &tree);
+        // One process a name: by one method, for what is read does not depend on who told of it.
+        if method == METHODS[0] {
+            exact_history(&keepwatch, &tree);
+        }
         keepwatch.stop();
         keepwatch.assert_verifies();
         keepwatch.assert_last_records(&tree);

@@ -248,8 +248,8 @@ impl Keepwatch {
                 if let Some(kept) = std::env::var_os("KEEPWATCH_KEEP_FAILED") {
                     let _ = Command::new("cp").arg("-a").arg(&self.state).arg(kept).status();
                 }
-                let inode =
-                    walk(tree).iter().find(|(path, _)| shown[0].contains(&show(path))).map(|(_, row)| row.inode);
+                let about = walk(tree).into_iter().filter(|(path, _)| shown[0].contains(&show(path)));
+                let inode = about.max_by_key(|(path, _)| path.len()).map(|(_, row)| row.inode);
                 for record in self.records().iter().filter(|record| record["inode"].as_u64() == inode) {
                     eprintln!("{record}");
                 }

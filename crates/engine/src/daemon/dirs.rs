@@ -120,15 +120,32 @@ impl Dirs {
         })
     }
 
-    /// Makes `key` the top directory of `root`.
+    /// Makes `key` the top directory of `root`. What was known below it is forgotten: while the root was away nobody told
+    /// of what moved, so events that come before its scan have to look where their directories are.
     ///
     /// # Errors
     /// If the table fails.
     pub fn set_root(&mut self, key: &DirKey, root: RootNo) -> Result<DirNo> {
         if let Some(no) = self.number(key)? {
+            self.forget_below(no)?;
             self.forget(no)?;
         }
         self.put(key, None, &[], Some(root))
+    }
+
+    fn forget_below(&mut self, no: DirNo) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "WITH RECURSIVE below (no) AS (SELECT no FROM dir WHERE parent = ?1 \
+                 UNION ALL SELECT dir.no FROM dir JOIN below ON dir.parent = below.no) \
+                 DELETE FROM dir WHERE no IN (SELECT no FROM below)",
+            )?
+            .execute([no.0])?;
+        self.entries.clear();
+        self.numbers.clear();
+        self.outside.clear();
+        self.generation += 1;
+        Ok(())
     }
 
     /// Puts the directory `name` of `parent` in. One that stood there before, and the same one elsewhere, yield.
@@ -382,6 +399,19 @@ mod tests {
         assert_eq!(path(&mut dirs, "new").as_deref(), Some("x"));
         assert!(matches!(dirs.find(&key("old")).unwrap(), Place::Unknown));
         assert!(matches!(dirs.find(&key("below")).unwrap(), Place::Outside));
+    }
+
+    #[test]
+    fn below_a_root_that_was_away_nothing_is_known() {
+        let mut dirs = Dirs::create(None).unwrap();
+        let top = dirs.set_root(&key("top"), RootNo(0)).unwrap();
+        let a = dirs.set(&key("a"), top, b"a").unwrap();
+        dirs.set(&key("b"), a, b"b").unwrap();
+        dirs.set_root(&key("other"), RootNo(1)).unwrap();
+        dirs.set_root(&key("top"), RootNo(0)).unwrap();
+        assert_eq!(path(&mut dirs, "top").as_deref(), Some(""));
+        assert_eq!(path(&mut dirs, "other").as_deref(), Some(""));
+        assert!(["a", "b"].iter().all(|below| matches!(dirs.find(&key(below)).unwrap(), Place::Unknown)));
     }
 
     #[test]

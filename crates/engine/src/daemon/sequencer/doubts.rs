@@ -10,6 +10,7 @@ use crate::daemon::compare::{Differs, differs, same_object};
 use crate::daemon::dirs::{At, DirNo, Place};
 use crate::daemon::ledger::{Knowledge, Known, Ledger};
 use crate::daemon::tree::{Located, Look, Tree};
+use crate::watch::DirKey;
 
 /// Doubts resolved in one go.
 const DOUBTS_AT_ONCE: usize = 2_000;
@@ -275,6 +276,18 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         self.dirs.at(no)
     }
 
+    /// Looks at a name again, of which no event tells: a file system was mounted there.
+    pub fn look_again(&mut self, top: &DirKey, path: &RelPath) -> Result<()> {
+        let Place::In(top) = self.dirs.find(top)? else { return Ok(()) };
+        if let Some(at) = self.dir_at(&top, path)?
+            && let Some((_, name)) = path.split()
+        {
+            let via = self.root(at.root).via;
+            self.doubt(Spot { dir: at.no, name: name.into() }, Origin::scan(via), DOUBT_WAIT);
+        }
+        Ok(())
+    }
+
     fn top_of(&mut self, at: &At) -> Result<DirNo> {
         let mut no = at.no;
         while let Some((parent, _)) = self.dirs.parent(no)? {
@@ -311,7 +324,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Another object has a known name.
     pub(super) fn replaced(&mut self, at: &At, spot: &Spot, known: &Facts, facts: Facts, origin: Origin) -> Result<()> {
         if is_dir(known) && self.unmounted(at, known, &facts) {
-            self.asked.check_roots = true;
+            self.asked.unmounted.push((at.root, at.path.join(&spot.name)));
             return Ok(());
         }
         let was = Known { facts: Some(known.clone()), settled: false };

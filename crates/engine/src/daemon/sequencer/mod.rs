@@ -91,6 +91,8 @@ pub struct Asked {
     pub scans: Vec<ScanWanted>,
     /// A root's own top directory was touched: it may be gone.
     pub check_roots: bool,
+    /// Directories on which a file system was mounted when they were known, and is not now.
+    pub unmounted: Vec<(RootNo, RelPath)>,
 }
 
 /// The last that was journaled of an object.

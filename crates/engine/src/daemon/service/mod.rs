@@ -178,6 +178,9 @@ impl Service {
         for wanted in asked.scans {
             self.scans.want(wanted);
         }
+        for (root, path) in asked.unmounted {
+            self.not_mounted(usize::from(root.0), path);
+        }
         if asked.check_roots || self.absent_due.is_some_and(|due| due <= now) {
             self.check_roots()?;
         }

@@ -200,6 +200,9 @@ impl Service {
             if self.roots[index].nested.get(&path).is_some_and(|nested| nested.present) {
                 continue;
             }
+            if let Some(key) = self.roots[index].present().map(|present| present.key.clone()) {
+                self.sequencer.look_again(&key, &rel)?;
+            }
             self.mounted(index, &path, rel);
         }
         let gone: Vec<PathBuf> = self.roots[index]
@@ -251,6 +254,19 @@ impl Service {
         }
         if !self.roots[index].scan_wanted {
             self.scans.want(wanted);
+        }
+    }
+
+    /// A scan met the bare directory on which a file system was mounted when the service last ran.
+    pub(super) fn not_mounted(&mut self, index: usize, rel: RelPath) {
+        let root = &mut self.roots[index];
+        let path = root.settings.path.join(std::ffi::OsStr::from_bytes(rel.as_bytes()));
+        if !root.nested.contains_key(&path) {
+            let gap = self.sequencer.ledger.view().open_gaps().unwrap_or_default().into_iter();
+            let gap = gap.filter(|gap| gap.root.as_ref() == Some(&root.settings.name) && gap.path == rel).last();
+            let gap = gap.map(|gap| gap.seq);
+            root.nested.insert(path.clone(), Nested { path: rel, present: true, gap, blind: None });
+            self.unmounted(index, &path);
         }
     }
 

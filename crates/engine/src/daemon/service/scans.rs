@@ -346,8 +346,22 @@ impl Service {
                 let to = self.sequencer.ledger.append(Body::GapClosed(closed));
                 tracing::info!(root = %name, scanned, found, nested_away, "the root was scanned and its gap is closed");
                 self.reconciled(index, gap.seq, to, found, last);
+                self.close_earlier(index, gap.seq, (scanned, found));
             }
             self.close_nested(index, &RelPath::ROOT, scanned, found);
+        }
+    }
+
+    /// Closes gaps that were open when an earlier run ended; but not those of file systems that are still away.
+    fn close_earlier(&mut self, index: usize, before: Seq, (scanned, found): (u64, u64)) {
+        let root = &self.roots[index];
+        let name = root.settings.name.clone();
+        let open = self.sequencer.ledger.view().open_gaps().unwrap_or_default();
+        for gap in open.into_iter().filter(|gap| gap.seq < before && gap.root.as_ref() == Some(&name)) {
+            if root.nested.values().all(|nested| nested.gap != Some(gap.seq)) {
+                let closed = GapClosed { gap: gap.seq, root: Some(name.clone()), scanned, found };
+                self.sequencer.ledger.append(Body::GapClosed(closed));
+            }
         }
     }
 
