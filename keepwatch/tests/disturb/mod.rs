@@ -71,6 +71,11 @@ impl Mounted {
         Mounted { at: at.to_owned() }
     }
 
+    /// What somebody else has mounted, to be unmounted with the rest.
+    pub fn already(at: &Path) -> Self {
+        Mounted { at: at.to_owned() }
+    }
+
     /// What is mounted there can be read only from now on.
     pub fn read_only(self) -> Self {
         sh("mount", &["-o", "remount,bind,ro", self.at.to_str().unwrap()]);

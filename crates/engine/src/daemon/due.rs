@@ -31,6 +31,12 @@ impl<K: Clone + Ord + Hash, V> Due<K, V> {
         self.items.insert(key, (at, value));
     }
 
+    /// Whether the key has one.
+    #[must_use]
+    pub fn contains(&self, key: &K) -> bool {
+        self.items.contains_key(key)
+    }
+
     /// Cancels the key's.
     pub fn cancel(&mut self, key: &K) {
         if let Some((at, _)) = self.items.remove(key) {

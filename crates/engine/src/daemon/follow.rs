@@ -47,9 +47,14 @@ impl Follower {
     /// Follows until stopped. Failures are told to `progress` and tried again.
     pub fn run(mut self) {
         let mut wait = RETRY_MIN;
+        let mut before = self.progress.applied();
         while let Err(error) = self.follow() {
             tracing::warn!(error = %error, "the inventory lags: it cannot follow the journal");
             self.progress.fail(error.to_string());
+            let applied = self.progress.applied();
+            // One that got on meanwhile has a new trouble, not the old one still.
+            wait = if applied > before { RETRY_MIN } else { wait };
+            before = applied;
             if self.pause(wait) {
                 break;
             }
@@ -79,11 +84,11 @@ impl Follower {
         }
     }
 
-    /// Waits; `true` if it was stopped meanwhile.
+    /// Waits; `true` if it was stopped meanwhile, or the journal was closed: the next start catches up.
     fn pause(&self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         while Instant::now() < until {
-            if self.stop.load(Ordering::Acquire) {
+            if self.stop.load(Ordering::Acquire) || self.tail.is_closed() {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(50).min(until.saturating_duration_since(Instant::now())));

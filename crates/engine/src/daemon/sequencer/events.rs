@@ -515,6 +515,14 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 self.uncertain.insert(no);
             }
         }
+        // Whether this directory was told under its old name is not sure: then nor is what it holds.
+        if event.is_dir
+            && self.doubts.contains(&old)
+            && let Some(no) = self.dirs.child(new.dir, &new.name)?
+            && let Some(below) = self.dirs.at(no)?
+        {
+            self.want_scan(&below);
+        }
         let settled = facts.as_ref().is_some_and(|facts| self.has_settled(from, facts));
         let more = More { old: Some(self.old_place(from, &old.name, into)), exchange, settled, ..More::default() };
         let file = facts.as_ref().filter(|facts| is_file(facts)).map(|facts| (facts.dev, facts.inode));

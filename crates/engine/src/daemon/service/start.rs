@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use keepwatch_journal::{
-    Body, Config, Disk, GapReason, OpenError, ReadError, Reader, RealDisk, Recovery, RelPath, RootName, Tail,
-    Timestamp, Via, Writer, WriterOptions,
+    Body, Config, Disk, Finding, FindingKind, GapReason, OpenError, ReadError, Reader, RealDisk, Recovery, RelPath,
+    RootName, Tail, Timestamp, VerifyOptions, Via, Writer, WriterOptions, verify,
 };
 
 use super::commit::Commits;
@@ -299,7 +299,15 @@ fn refuse_fork(state: &StateDir, disk: &Arc<dyn Disk>) -> Result<(), StartError>
         return Ok(());
     }
     let why = match Reader::open_at(Arc::clone(disk), &state.journal(), cursor) {
-        Err(ReadError::Forked { .. }) => format!("the journal does not hold record {cursor}, which the inventory has"),
+        Err(ReadError::Forked { .. }) => {
+            // Behind damage nothing is held: then the damage is what to tell.
+            let report = verify(&**disk, &state.journal(), &VerifyOptions::default()).map_err(OpenError::Disk)?;
+            if let Some(found) = report.findings.into_iter().find(|found| found.kind == FindingKind::Damaged) {
+                let Finding { file, line, seq, what, .. } = found;
+                return Err(OpenError::Damaged { file, line, seq, what }.into());
+            }
+            format!("the journal does not hold record {cursor}, which the inventory has")
+        }
         Err(ReadError::Disk(error)) if error.source.kind() == std::io::ErrorKind::NotFound => {
             format!("there is no journal, and the inventory has record {cursor}")
         }
