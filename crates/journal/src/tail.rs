@@ -121,6 +121,19 @@ impl Tail {
         self.moved.notify_all();
     }
 
+    /// Gives back the memory of batches up to `seq`, which no follower needs any more.
+    pub fn forget_up_to(&self, seq: Seq) {
+        let mut state = self.lock();
+        while state.recent.front().is_some_and(|batch| batch.cursor.seq <= seq)
+            && let Some(oldest) = state.recent.pop_front()
+        {
+            state.recent_bytes -= oldest.text.len();
+        }
+        if state.recent.is_empty() {
+            state.recent.shrink_to_fit();
+        }
+    }
+
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.moved.notify_all();

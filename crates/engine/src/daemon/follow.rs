@@ -13,6 +13,8 @@ use crate::inventory::{Inventory, InventoryError};
 /// After a failure the inventory is tried again after this time, doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Without anything to do for this long it gives memory back.
+const REST_WAIT: Duration = Duration::from_secs(1);
 /// Without anything to do it waits this long at once; the journal's end wakes it.
 const WAIT_MAX: Duration = Duration::from_secs(3600 * 24);
 
@@ -77,7 +79,11 @@ impl Follower {
             if self.stop.load(Ordering::Acquire) && self.progress.applied() >= self.tail.head().seq {
                 return Ok(());
             }
-            let _ = self.tail.wait_past(self.progress.applied(), Instant::now() + WAIT_MAX);
+            let applied = self.progress.applied();
+            if self.tail.wait_past(applied, Instant::now() + REST_WAIT).seq <= applied {
+                self.inventory.release_memory()?;
+                let _ = self.tail.wait_past(applied, Instant::now() + WAIT_MAX);
+            }
             if self.tail.is_closed() && self.progress.applied() >= self.tail.head().seq {
                 return Ok(());
             }

@@ -57,6 +57,14 @@ impl Inventory {
         read_cursor(&self.db).map_err(InventoryError::sqlite(&self.path, "read the cursor of"))
     }
 
+    /// Gives cached pages back.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn release_memory(&self) -> Result<()> {
+        self.db.release_memory().map_err(InventoryError::sqlite(&self.path, "release the memory of"))
+    }
+
     /// A reader of what is committed, beside this writer.
     ///
     /// # Errors

@@ -50,6 +50,10 @@ use sources::Sources;
 const REST_WAIT: Duration = Duration::from_millis(200);
 /// A root that is absent is looked for this often; mounts are noticed at once.
 const ABSENT_WAIT: Duration = Duration::from_secs(2);
+/// Records that the inventory may lack before a scan waits for it.
+const LAG_MAX: u64 = 16_384;
+/// While a scan waits for the inventory, that is looked at this often.
+const LAG_WAIT: Duration = Duration::from_millis(2);
 /// Messages of a scan taken in before events are heard again.
 const FOUND_AT_ONCE: usize = 16;
 
@@ -191,6 +195,9 @@ impl Service {
         if !self.resting && now.duration_since(self.busy) >= REST_WAIT {
             self.sequencer.tree.rest();
             self.resting = true;
+            if self.mode != Mode::Look {
+                self.sequencer.ledger.writer().tail().forget_up_to(self.progress.applied());
+            }
         }
         Ok(())
     }
@@ -201,7 +208,7 @@ impl Service {
         let fanotify = self.sources.fanotify_events();
         let inotify = self.sources.inotify_events();
         // While the journal cannot be written scans wait; events are taken in up to a bound.
-        let found = if self.commits.trouble.is_some() { &no_found } else { &self.scans.heard };
+        let found = if self.commits.trouble.is_some() || self.inventory_lags() { &no_found } else { &self.scans.heard };
         let mounts = self.mounts.as_ref().map_or(&no_mounts, MountWatch::changes);
         let (no_fanotify, no_inotify) = (never(), never());
         let fanotify = fanotify.unwrap_or(&no_fanotify);
@@ -230,10 +237,21 @@ impl Service {
             self.roots.iter().filter_map(|root| root.poll_due).min(),
             (!self.syncs.is_empty()).then_some(now + Duration::from_millis(5)),
             self.scans.retry_due(),
+            self.inventory_lags().then(|| now + LAG_WAIT),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Whether the inventory is so far behind that a scan has to wait for it: what it has yet to apply is still in
+    /// memory then, and need not be read again.
+    fn inventory_lags(&self) -> bool {
+        let head = self.sequencer.ledger.writer().head().seq.0;
+        self.mode != Mode::Look
+            && self.scans.is_running()
+            && self.progress.trouble().is_none()
+            && head.saturating_sub(self.progress.applied().0) > LAG_MAX
     }
 
     fn hear(&mut self, notices: &[Notice]) -> Result<()> {

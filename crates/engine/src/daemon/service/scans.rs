@@ -83,6 +83,10 @@ impl Scans {
             || self.running.as_ref().is_some_and(|running| running.root == root)
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     pub(super) fn is_scanning(&self, root: RootNo) -> bool {
         self.running.as_ref().is_some_and(|running| running.root == root)
     }
