@@ -601,13 +601,39 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
             Notice::Lost(_) => false,
         });
-        if !back || !matches!(self.look(from, &event.place.name)?, Look::There(_)) {
+        if !matches!(self.look(from, &event.place.name)?, Look::There(_)) {
             return Ok(false);
+        }
+        if !back {
+            return self.has_swapped(event, from, to);
         }
         let (Some(a), Some(b)) = (self.place_of(&event.place.dir)?, self.place_of(&to.dir)?) else { return Ok(false) };
         self.exchanged
             .push((Spot { dir: b.no, name: to.name.clone() }, Spot { dir: a.no, name: event.place.name.clone() }));
         Ok(true)
+    }
+
+    /// Whether the directory that was known under the new name has the old one now: then this is an exchange of which
+    /// the other half is yet to be heard, and will be found to hold already.
+    fn has_swapped(&mut self, event: &Event, from: &At, to: &crate::watch::Place) -> Result<bool> {
+        let Some(into) = self.place_of(&to.dir)? else { return Ok(false) };
+        if !event.is_dir {
+            return self.has_swapped_file(event, from, Spot { dir: into.no, name: to.name.clone() });
+        }
+        let Some(victim) = self.dirs.child(into.no, &to.name)? else { return Ok(false) };
+        let (Some(victim), Some(at)) = (self.dirs.key(victim)?, self.dirs.key(from.no)?) else { return Ok(false) };
+        let dir = DirAt { key: &at, root: from.root, path: &from.path };
+        Ok(event.object.as_ref() != Some(&victim) && self.tree.is_object(dir, &event.place.name, &victim) == Some(true))
+    }
+
+    /// The same of a file: its other half is told of now, and not again when it is heard.
+    fn has_swapped_file(&mut self, event: &Event, from: &At, new: Spot) -> Result<bool> {
+        let Look::There(there) = self.look(from, &event.place.name)? else { return Ok(false) };
+        let was_new = self.recent.get(&(there.dev, there.inode)).is_some_and(|told| told.spot == new);
+        if was_new && there.nlink == 1 {
+            self.exchanged.push((new, Spot { dir: from.no, name: event.place.name.clone() }));
+        }
+        Ok(was_new && there.nlink == 1)
     }
 
     fn move_dir(&mut self, event: &Event, old: &Spot, new: &Spot, exchange: bool) -> Result<()> {

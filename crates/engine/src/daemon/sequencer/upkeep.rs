@@ -16,6 +16,8 @@ use crate::watch::settle::{Seen, Shape, Verdict};
 const AT_ONCE: usize = 2_000;
 /// How often a scan is asked for that enters a directory: one that may not be read is never entered.
 const ENTER_TRIES: u8 = 4;
+/// Exchanges of which the second half was not heard yet; more than these are forgotten.
+const EXCHANGED_MAX: usize = 64;
 /// A flush keeps all appointments of this time to come; none is made further ahead but for settling.
 const FLUSH_AHEAD: Duration = Duration::from_secs(60);
 
@@ -66,7 +68,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// What was journaled is durable.
     pub fn committed(&mut self) {
         self.renamed.clear();
-        self.exchanged.clear();
+        let surplus = self.exchanged.len().saturating_sub(EXCHANGED_MAX);
+        self.exchanged.drain(..surplus);
     }
 
     /// Does everything that waits, due or not, but for files that settle.
