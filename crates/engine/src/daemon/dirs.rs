@@ -168,6 +168,35 @@ impl Dirs {
         }
     }
 
+    /// Puts the directory `name` of `parent` in as one of which nothing is known: what was below it, here or elsewhere,
+    /// is in no root until it is put in again.
+    ///
+    /// # Errors
+    /// If the table fails.
+    pub fn set_anew(&mut self, key: &DirKey, parent: DirNo, name: &[u8]) -> Result<DirNo> {
+        self.forget_key(key)?;
+        self.set(key, parent, name)
+    }
+
+    /// As [`Dirs::forget`], by identity.
+    ///
+    /// # Errors
+    /// If the table fails.
+    pub fn forget_key(&mut self, key: &DirKey) -> Result<()> {
+        match self.number(key)? {
+            Some(no) => self.forget(no),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the table holds a directory, in a root or not.
+    ///
+    /// # Errors
+    /// If the table fails.
+    pub fn knows(&mut self, key: &DirKey) -> Result<bool> {
+        Ok(self.number(key)?.is_some())
+    }
+
     /// The directory left every root, with all below it.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::time::Duration;
 use keepwatch_journal::{Body, RelPath, RootName, Seq, Writer};
 
 use crate::clock::Clock;
-use crate::daemon::ledger::{Knowledge, Known, Ledger, NotDurable};
+use crate::daemon::ledger::{Knowledge, Known, Ledger, NotDurable, Unsettled};
 use crate::daemon::progress::Progress;
 use crate::inventory::{ROOTS_DIR, View};
 
@@ -117,5 +117,16 @@ impl Ledger for Journaled {
             _ => None,
         };
         found.into_iter().filter_map(|(dir, name, found)| Some((place(dir, &name)?, known(found)))).collect()
+    }
+
+    fn unsettled(&mut self, after: Seq, limit: usize) -> Vec<Unsettled> {
+        if self.blank {
+            return Vec::new();
+        }
+        let found = self.view.unsettled(after, limit).unwrap_or_default();
+        let read = |one: crate::inventory::Unsettled| {
+            Some(Unsettled { root: one.root, path: one.path, version: one.known.version_seq, facts: one.known.facts? })
+        };
+        found.into_iter().filter_map(read).collect()
     }
 }

@@ -11,6 +11,19 @@ pub struct Known {
     pub settled: bool,
 }
 
+/// A version of a file that has not settled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unsettled {
+    /// In which root.
+    pub root: RootName,
+    /// Under which name.
+    pub path: RelPath,
+    /// The record that made it.
+    pub version: Seq,
+    /// What was last journaled of it.
+    pub facts: Facts,
+}
+
 /// What the inventory says of a name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Knowledge {
@@ -51,4 +64,7 @@ pub trait Ledger {
     fn child(&mut self, root: &RootName, dir: &RelPath, name: &[u8]) -> Knowledge;
     /// Which names it knows of an inode.
     fn by_inode(&mut self, root: &RootName, inode: u64) -> Vec<(RelPath, Known)>;
+    /// Some versions that have not settled, by the records that made them, beginning behind `after`. Empty: there
+    /// are no more, or the inventory cannot be asked now.
+    fn unsettled(&mut self, after: Seq, limit: usize) -> Vec<Unsettled>;
 }

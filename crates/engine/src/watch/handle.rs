@@ -33,6 +33,12 @@ impl DirKey {
         }
     }
 
+    /// Whether no other directory will ever have this key: without a handle it is an inode number, which is used again.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.0.first() == Some(&HANDLE_TAG)
+    }
+
     fn handle(&self) -> Option<Handle> {
         let (&HANDLE_TAG, rest) = self.0.split_first()? else { return None };
         let (_, rest) = rest.split_first_chunk::<8>()?;

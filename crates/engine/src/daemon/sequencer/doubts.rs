@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use keepwatch_journal::{Facts, FileType, Op, RelPath, Via};
 
 use super::events::{DOUBT_WAIT, NEW_WAIT};
-use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
+use super::{More, ObjectNo, Origin, Result, Root, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::compare::{Differs, differs, same_object};
-use crate::daemon::dirs::{At, DirNo, Place};
+use crate::daemon::dirs::{At, DirNo, Place, RootNo};
 use crate::daemon::ledger::{Knowledge, Known, Ledger};
 use crate::daemon::tree::{Located, Look, Tree};
 use crate::watch::DirKey;
@@ -61,14 +61,24 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
             return Ok(());
         }
-        for (object, root) in due {
-            let via = self.root(root).via;
-            let Some(top) = self.dirs.top(root)? else { continue };
-            let name = self.root(root).name.clone();
-            for (path, _) in self.ledger.by_inode(&name, object.1) {
-                if let (Some(dir), Some((_, name))) = (self.dir_at(&top, &path)?, path.split()) {
-                    self.resolve(&Spot { dir: dir.no, name: name.into() }, Origin::scan(via).merged())?;
-                }
+        for (object, _) in due {
+            // It may have names in other roots of the same file system, too.
+            for root in 0..self.roots.len() {
+                self.look_at_all(object, RootNo(u16::try_from(root).unwrap_or(u16::MAX)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at every name that is known of an object in a root.
+    fn look_at_all(&mut self, object: ObjectNo, root: RootNo) -> Result<()> {
+        let Some(top) = self.dirs.top(root)? else { return Ok(()) };
+        let Root { name, via, .. } = self.root(root).clone();
+        for (path, known) in self.ledger.by_inode(&name, object.1) {
+            if known.facts.is_some_and(|known| known.dev == object.0)
+                && let (Some(dir), Some((_, name))) = (self.dir_at(&top, &path)?, path.split())
+            {
+                self.resolve(&Spot { dir: dir.no, name: name.into() }, Origin::scan(via).merged())?;
             }
         }
         Ok(())
@@ -165,26 +175,48 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             (Look::There(facts), Knowledge::Yes(Known { facts: None, .. })) => {
                 self.appeared(&at, spot, facts, origin)?;
             }
-            (Look::There(facts), Knowledge::Yes(Known { facts: Some(known), .. })) => match differs(&known, &facts) {
-                Differs::Object => self.replaced(&at, spot, &known, facts, origin)?,
-                other => {
-                    if is_dir(&facts) {
-                        self.recognise(&at, spot, false)?;
-                    }
-                    if let Some(op) = other.op() {
-                        self.resolved.insert(spot.clone());
-                        self.follow_up(&at, spot, &facts);
-                        self.tell(op, &at, &spot.name, Some(facts), origin, More::default());
+            (Look::There(facts), Knowledge::Yes(Known { facts: Some(known), settled })) => {
+                match differs(&known, &facts) {
+                    Differs::Object => self.replaced(&at, spot, &known, facts, origin)?,
+                    other => {
+                        if is_dir(&facts) {
+                            self.recognise(&at, spot, false)?;
+                        }
+                        if other == Differs::Not {
+                            // Whoever reads the journal has it under this name, whatever was told before.
+                            self.ended.remove(spot);
+                        }
+                        if !settled && other != Differs::Content {
+                            self.settle_again(&at, spot, &facts);
+                        }
+                        if let Some(op) = other.op() {
+                            self.resolved.insert(spot.clone());
+                            self.follow_up(&at, spot, &facts);
+                            self.tell(op, &at, &spot.name, Some(facts), origin, More::default());
+                        }
                     }
                 }
-            },
+            }
         }
         Ok(())
     }
 
+    /// That the version settled was told under another name, or of what is another object for who reads the journal.
+    fn settle_again(&mut self, at: &At, spot: &Spot, facts: &Facts) {
+        let object = (facts.dev, facts.inode);
+        let told = self.recent.get(&object).is_some_and(|told| std::mem::take(&mut told.settled));
+        if told || !self.settle.follows(object) {
+            self.follow_up(at, spot, facts);
+        }
+    }
+
     /// A known name is not there any more.
     fn vanished(&mut self, at: &At, spot: &Spot, known: &Known, origin: Origin) -> Result<()> {
-        let dir = known.facts.as_ref().is_some_and(is_dir);
+        // What was gone before it could be read may have been a directory, too.
+        let dir = match &known.facts {
+            Some(facts) => is_dir(facts),
+            None => self.dirs.child(at.no, &spot.name)?.is_some(),
+        };
         if dir && self.moved_elsewhere(at, spot, &origin)? {
             return Ok(());
         }
@@ -222,7 +254,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// A name is there that was not known: new, or another name of something known.
     pub(super) fn appeared(&mut self, at: &At, spot: &Spot, facts: Facts, origin: Origin) -> Result<()> {
         self.resolved.insert(spot.clone());
-        if let Some(from) = self.former_place(at, &facts)? {
+        if let Some(from) = self.former_place(at, &spot.name, &facts)? {
             return self.tell_move(&from.borrow(), at, spot, facts, origin, true);
         }
         self.tell_new(at, spot, facts, origin, true)
@@ -237,7 +269,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         scan_below: bool,
     ) -> Result<()> {
         if is_dir(&facts) {
-            self.recognise(at, spot, scan_below)?;
+            let is_elsewhere = self.is_elsewhere(at, spot)?;
+            if let Some(key) = &is_elsewhere {
+                // What was told of it in another place ended there.
+                self.dirs.forget_key(key)?;
+            }
+            self.recognise(at, spot, scan_below || is_elsewhere.is_some())?;
         }
         self.follow_up(at, spot, &facts);
         self.tell(Op::Create, at, &spot.name, Some(facts), origin, More::default());
@@ -245,9 +282,14 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// Where the object was known before, if it is surely gone from there.
-    pub(super) fn former_place(&mut self, at: &At, facts: &Facts) -> Result<Option<Former>> {
+    pub(super) fn former_place(&mut self, at: &At, name: &[u8], facts: &Facts) -> Result<Option<Former>> {
         if self.claimed.contains(&(at.root, facts.inode)) {
             return Ok(None);
+        }
+        if is_dir(facts)
+            && let Some(from) = self.listed_elsewhere(at, name)?
+        {
+            return Ok(Some(from));
         }
         let root = self.root(at.root).name.clone();
         for (path, known) in self.ledger.by_inode(&root, facts.inode) {
@@ -256,6 +298,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
             let Some(dir) = self.dir_at(at, &path)? else { continue };
             let Some((_, name)) = path.split() else { continue };
+            let spot = Spot { dir: dir.no, name: name.into() };
+            if self.ended.get(&spot).is_some_and(|ended| *ended > self.ledger.applied()) {
+                // Its end is journaled already; the inventory does not have that yet.
+                continue;
+            }
             if self.look(&dir, name)? == Look::Gone {
                 return Ok(Some(Former { at: dir, name: name.into() }));
             }
@@ -263,8 +310,32 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok(None)
     }
 
+    /// The key of the directory that has a name, if the table has it under another.
+    fn is_elsewhere(&mut self, at: &At, spot: &Spot) -> Result<Option<DirKey>> {
+        let Some(key) = self.key_of(at, &spot.name)? else { return Ok(None) };
+        let here = match self.dirs.child(at.no, &spot.name)? {
+            Some(no) => self.dirs.key(no)?.is_some_and(|there| there == key),
+            None => false,
+        };
+        Ok((!here && self.dirs.knows(&key)?).then_some(key))
+    }
+
+    /// Where a directory is held to be, if that is elsewhere: it was renamed, and no event told of that yet.
+    pub(super) fn listed_elsewhere(&mut self, at: &At, name: &[u8]) -> Result<Option<Former>> {
+        let Some(key) = self.key_of(at, name)?.filter(DirKey::is_lasting) else { return Ok(None) };
+        let Place::In(known) = self.dirs.find(&key)? else { return Ok(None) };
+        let Some((parent, old_name)) = self.dirs.parent(known.no)? else { return Ok(None) };
+        if parent == at.no && *old_name == *name {
+            return Ok(None);
+        }
+        let Some(at) = self.dirs.at(parent)? else { return Ok(None) };
+        // Something else may have the old name already, and have been told of under it.
+        let is_free = self.look(&at, &old_name)? == Look::Gone;
+        Ok(is_free.then(|| Former { at, name: (*old_name).into() }))
+    }
+
     /// The directory that holds `path`, found by going down from the top of the root.
-    fn dir_at(&mut self, within: &At, path: &RelPath) -> Result<Option<At>> {
+    pub(super) fn dir_at(&mut self, within: &At, path: &RelPath) -> Result<Option<At>> {
         let Some((dir, _)) = path.split() else { return Ok(None) };
         let mut no = self.top_of(within)?;
         for name in dir.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {

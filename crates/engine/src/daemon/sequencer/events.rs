@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keepwatch_journal::{Facts, Op, Via};
 
-use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
+use super::{More, ObjectNo, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::compare::differs;
 use crate::daemon::dirs::{At, DirNo, Dirs, Place};
 use crate::daemon::ledger::Ledger;
@@ -119,15 +119,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Everything but renames.
     fn plain(&mut self, at: &At, event: &Event) -> Result<()> {
         let (name, what) = (&*event.place.name, event.what);
-        let mut look = self.look(at, name)?;
-        if look == Look::Unavailable {
+        let there = self.look(at, name)?;
+        if there == Look::Unavailable {
             return self.unseen(at, event);
         }
-        let itself = !matches!(look, Look::There(_)) || self.is_itself(at, name, event.object.as_ref())?;
-        if !itself && !what.has(What::DELETE) {
-            // Something that came later has the name: its own events tell of it.
-            look = Look::Gone;
-        }
+        let itself = !matches!(there, Look::There(_)) || self.is_itself(at, name, event.object.as_ref())?;
+        // Something that came later may have the name: its own events tell of it.
+        let look = if itself { there.clone() } else { Look::Gone };
         if look == Look::Gone && !event.is_dir && !what.has(What::CREATE) {
             self.elsewhere(at, event);
         }
@@ -135,7 +133,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.created(at, event, &look)?;
         }
         if what.has(What::DELETE) {
-            self.deleted(at, event, &look)?;
+            self.deleted(at, event, &there)?;
         }
         if what.has(What::CREATE.with(What::DELETE)) {
             if let (true, Look::There(facts)) = (what.has(What::CLOSE_WRITE), &look) {
@@ -147,8 +145,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             Look::There(facts) => self.written(at, event, facts),
             // Its removal, or another name, is told of by an event that follows; a change of attributes is part of that.
             Look::Gone if what.has(What::CLOSE_WRITE) => {
-                let origin = self.origin(at, event, false);
-                self.tell(Op::Modify, at, name, None, origin, More::default());
+                let spot = Spot { dir: at.no, name: name.into() };
+                // A file may be written after its last name went: then nothing has that name.
+                if self.ended.get(&spot).is_none() {
+                    let origin = self.origin(at, event, false);
+                    self.tell(Op::Modify, at, name, None, origin, More::default());
+                }
+                self.doubt(spot, Origin::scan(self.root(at.root).via).merged(), DOUBT_WAIT);
                 Ok(())
             }
             Look::Gone | Look::Unavailable => Ok(()),
@@ -371,7 +374,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Whether this version of the object is known to have settled.
     fn has_settled(&mut self, at: &At, facts: &Facts) -> bool {
         if let Some(told) = self.recent.get(&(facts.dev, facts.inode)) {
-            return told.settled;
+            return told.settled && (told.facts.size, told.facts.mtime_ns) == (facts.size, facts.mtime_ns);
         }
         let root = self.root(at.root).name.clone();
         self.ledger.by_inode(&root, facts.inode).into_iter().any(|(_, known)| {
@@ -381,7 +384,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// What the inventory knows of an object; it may lag, but facts with the same ctime are the same facts.
-    fn known_object(&mut self, at: &At, facts: &Facts) -> Option<Facts> {
+    pub(super) fn known_object(&mut self, at: &At, facts: &Facts) -> Option<Facts> {
         let root = self.root(at.root).name.clone();
         self.ledger.by_inode(&root, facts.inode).into_iter().find_map(|(_, known)| known.facts)
     }
@@ -412,7 +415,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             (_, false) => {}
         }
         let origin = self.origin(at, event, false);
-        self.tell(Op::Delete, at, name, None, origin, More { subtree: event.is_dir, ..More::default() });
+        self.tell(Op::Delete, at, name, None, origin.clone(), More { subtree: event.is_dir, ..More::default() });
+        if let Look::There(_) = self.look(at, name)? {
+            // It came back, or something else has its name; the event of that may have been folded into an earlier one.
+            self.doubt(Spot { dir: at.no, name: name.into() }, Origin::scan(origin.via).merged(), DOUBT_WAIT);
+        }
         Ok(())
     }
 
@@ -420,7 +427,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     fn arrived(&mut self, at: &At, name: &[u8], event: &Event) -> Result<()> {
         let look = self.look(at, name)?;
         let spot = Spot { dir: at.no, name: name.into() };
-        let Look::There(facts) = look else {
+        let itself = self.is_itself(at, name, event.object.as_ref())?;
+        let (Look::There(facts), true) = (look, itself) else {
             self.doubt(spot, Origin::scan(self.root(at.root).via).merged(), DOUBT_WAIT);
             return Ok(());
         };
@@ -431,7 +439,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             };
             if let Some(key) = key {
                 self.dirs.forget_outside();
-                let no = self.dirs.set(&key, at.no, name)?;
+                let no = self.dirs.set_anew(&key, at.no, name)?;
                 if let Some(below) = self.dirs.at(no)? {
                     self.want_scan(&below);
                 }
@@ -501,6 +509,17 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             Look::There(facts) if itself => Some(facts),
             _ => None,
         };
+        if let (Some(facts), false) = (&facts, exchange)
+            && self.was_last_told_at(&new, facts)
+        {
+            // A scan was ahead of the event: for who reads the journal nothing has the old name any more, or it is
+            // something else.
+            let origin = self.origin(from, event, true);
+            self.changed(into, to_name, facts.clone(), origin.clone())?;
+            self.doubt(old, Origin::scan(origin.via).merged(), DOUBT_WAIT);
+            self.doubt(new, Origin::scan(origin.via).merged(), DOUBT_WAIT);
+            return Ok(());
+        }
         let merged = facts.is_none() && !exchange;
         let origin = self.origin(from, event, merged);
         if event.is_dir || exchange {
@@ -523,8 +542,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         {
             self.want_scan(&below);
         }
-        let settled = facts.as_ref().is_some_and(|facts| self.has_settled(from, facts));
-        let more = More { old: Some(self.old_place(from, &old.name, into)), exchange, settled, ..More::default() };
+        let anew = facts.as_ref().is_some_and(|facts| self.has_ended(&old, facts));
+        let settled = !anew && facts.as_ref().is_some_and(|facts| self.has_settled(from, facts));
+        let more =
+            More { old: Some(self.old_place(from, &old.name, into)), exchange, settled, anew, ..More::default() };
         let file = facts.as_ref().filter(|facts| is_file(facts)).map(|facts| (facts.dev, facts.inode));
         let origin_again = Origin::scan(origin.via).merged();
         self.tell(Op::Move, into, to_name, facts, origin.clone(), more);
@@ -533,8 +554,15 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 Look::There(facts) => Some(facts),
                 Look::Gone | Look::Unavailable => None,
             };
-            let more = More { old: Some(self.old_place(into, to_name, from)), exchange, ..More::default() };
+            let anew = facts.as_ref().is_some_and(|facts| self.has_ended(&new, facts));
+            let settled = !anew && facts.as_ref().is_some_and(|facts| self.has_settled(into, facts));
+            let place = self.old_place(into, to_name, from);
+            let more = More { old: Some(place), exchange, settled, anew, ..More::default() };
+            let other = facts.as_ref().filter(|facts| is_file(facts)).map(|facts| (facts.dev, facts.inode));
             self.tell(Op::Move, from, &old.name, facts, origin, more);
+            if let Some(object) = other {
+                self.settles_there(object, old.clone(), settled);
+            }
         }
         let via = self.root(from.root).via;
         self.refresh_soon(from.no, via);
@@ -547,10 +575,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.doubt(new.clone(), origin_again, DOUBT_WAIT);
         }
         if let Some(object) = file {
-            self.settle.renamed(object, new.clone());
-            if !settled && !self.settle.follows(object) {
-                self.settle.closed(object, new, self.clock.instant(), Duration::ZERO);
-            }
+            self.settles_there(object, new, settled);
         }
         Ok(())
     }
@@ -584,6 +609,29 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         }
         let Some(there) = self.dirs.child(new.dir, &new.name)? else { return Ok(false) };
         Ok(event.object.is_none() || self.dirs.key(there)? == event.object)
+    }
+
+    /// A file has another name now, under which it settles if it has not done so.
+    fn settles_there(&mut self, object: ObjectNo, spot: Spot, settled: bool) {
+        self.settle.renamed(object, spot.clone());
+        if !settled && !self.settle.follows(object) {
+            self.settle.closed(object, spot, self.clock.instant(), Duration::ZERO);
+        }
+    }
+
+    /// Whether the object's last record says that it has this name, and none after it says otherwise.
+    fn was_last_told_at(&mut self, spot: &Spot, facts: &Facts) -> bool {
+        let told = self.recent.get(&(facts.dev, facts.inode));
+        let there = told.is_some_and(|told| told.spot == *spot && told.facts.kind == facts.kind);
+        there && !self.has_ended(spot, facts)
+    }
+
+    /// Whether the name was told to have ended after this object was last told of: then whoever reads the journal has
+    /// lost it, and what is told of it next is a beginning.
+    pub(super) fn has_ended(&mut self, spot: &Spot, facts: &Facts) -> bool {
+        let told = self.recent.get(&(facts.dev, facts.inode)).map(|told| told.seq);
+        let ended = self.ended.get(spot).copied();
+        told.zip(ended).is_some_and(|(told, ended)| told <= ended)
     }
 
     /// Whether this is the first half of `RENAME_EXCHANGE`, which the kernel tells of as two renames.

@@ -64,6 +64,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     pub fn on_found(&mut self, found: Found) -> Result<()> {
         let Some(at) = self.place_found(&found)? else { return Ok(()) };
         self.unentered.remove(&at.no);
+        let via = self.root(at.root).via;
+        if via == Via::Inotify {
+            // What was done in it before it was watched left its traces in its own facts only.
+            self.refresh_soon(at.no, via);
+        }
         let stale = self.touched_since(at.no, found.base);
         for difference in found.differences {
             let (name, absent) = match &difference {
@@ -93,6 +98,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             Some((parent, name)) => match self.dirs.find(parent)? {
                 // Another one took its name since the scan met it.
                 Place::In(parent) if self.is_overtaken(&parent, name, Some(&found.key))? => return Ok(None),
+                // It may have gone since, and that may have been told.
+                Place::In(parent)
+                    if self.touched_since(parent.no, found.base)
+                        && !self.is_itself(&parent, name, Some(&found.key))? =>
+                {
+                    return Ok(None);
+                }
                 Place::In(parent) => self.dirs.set(&found.key, parent.no, name)?,
                 // Its parent went meanwhile; where it is now is told by the events that moved it.
                 Place::Outside | Place::Unknown => return Ok(None),
@@ -129,10 +141,16 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             return Ok(());
         }
         match difference {
-            Difference::New { .. } if first => self.tell_new(at, spot, facts, Origin::scan(via), false),
+            Difference::New { .. } if first => {
+                let from = if is_dir(&facts) { self.listed_elsewhere(at, &spot.name)? } else { None };
+                match from {
+                    Some(from) => self.tell_move(&from.borrow(), at, spot, facts, Origin::scan(via), true),
+                    None => self.tell_new(at, spot, facts, Origin::scan(via), false),
+                }
+            }
             Difference::New { taken_for_moved, .. } => {
                 let directory = is_dir(&facts);
-                match self.former_place(at, &facts)? {
+                match self.former_place(at, &spot.name, &facts)? {
                     Some(from) if !directory || taken_for_moved => {
                         self.tell_move(&from.borrow(), at, spot, facts, Origin::scan(via), false)
                     }

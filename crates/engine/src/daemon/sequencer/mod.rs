@@ -8,6 +8,7 @@
 mod doubts;
 mod events;
 mod found;
+mod unsettled;
 mod upkeep;
 
 use std::collections::{HashMap, HashSet};
@@ -82,6 +83,16 @@ pub struct ScanWanted {
     pub path: RelPath,
     /// The directory itself, which may have another path by the time it is scanned.
     pub dir: Option<DirNo>,
+}
+
+impl ScanWanted {
+    /// Whether a scan of this is one of the other, too. Another directory that came to have the same path is not covered:
+    /// this one may be elsewhere by the time it is scanned.
+    #[must_use]
+    pub fn covers(&self, other: &ScanWanted) -> bool {
+        let within = other.path.is_within(&self.path);
+        self.root == other.root && within && (self.path != other.path || self.dir.is_none() || self.dir == other.dir)
+    }
 }
 
 /// What the sequencer did since it was last asked.
@@ -166,6 +177,8 @@ pub struct Sequencer<T, L> {
     renamed: HashSet<Spot>,
     /// The second half of an exchange that has been told of.
     exchanged: Vec<(Spot, Spot)>,
+    /// Behind which version the inventory is asked next for those that have not settled.
+    offering: Option<Seq>,
     /// Inodes that were told moved, of which the inventory does not know yet.
     claimed: HashSet<(RootNo, u64)>,
     absences: Vec<(Spot, Via)>,
@@ -201,6 +214,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             last: Seq::ZERO,
             renamed: HashSet::new(),
             exchanged: Vec::new(),
+            offering: None,
             claimed: HashSet::new(),
             absences: Vec::new(),
         }
@@ -334,7 +348,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 // It may be written under another of its names, of which an event came too late to be looked at.
                 self.stray((facts.dev, facts.inode), at.root);
             }
-            self.remember(at, name, facts, seq, more.settled);
+            // What was created or modified is another version, even if another name told of it before: it settles anew.
+            let goes_on = matches!(op, Op::Attrib | Op::Move) && !more.anew;
+            self.remember(at, name, facts, seq, more.settled, goes_on);
         }
         self.last = seq;
         if !name.is_empty() {
@@ -348,12 +364,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         seq
     }
 
-    fn remember(&mut self, at: &At, name: &[u8], facts: Facts, seq: Seq, settled: bool) {
+    fn remember(&mut self, at: &At, name: &[u8], facts: Facts, seq: Seq, settled: bool, goes_on: bool) {
         let object = (facts.dev, facts.inode);
-        let same = self
-            .recent
-            .get(&object)
-            .is_some_and(|told| told.facts.size == facts.size && told.facts.mtime_ns == facts.mtime_ns && told.settled);
+        let version = (facts.size, facts.mtime_ns);
+        let before = self.recent.get(&object).filter(|_| goes_on);
+        let same = before.is_some_and(|told| (told.facts.size, told.facts.mtime_ns) == version && told.settled);
         let spot = Spot { dir: at.no, name: name.into() };
         self.recent.insert(object, Told { facts, spot, seq, settled: settled || same, written: None });
     }
@@ -361,6 +376,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     fn tell_settled(&mut self, at: &At, name: &[u8], facts: &Facts, evidence: Evidence) {
         if let Some(told) = self.recent.get(&(facts.dev, facts.inode)) {
             told.settled = true;
+        }
+        if facts.nlink > 1 {
+            self.stray((facts.dev, facts.inode), at.root);
         }
         self.ledger.append(Body::Settled(Settled {
             root: self.root(at.root).name.clone(),
@@ -423,6 +441,8 @@ struct More {
     exchange: bool,
     /// The version had settled before, under another name.
     settled: bool,
+    /// Whatever was known of the object, a reader of the journal has lost it.
+    anew: bool,
 }
 
 fn is_file(facts: &Facts) -> bool {

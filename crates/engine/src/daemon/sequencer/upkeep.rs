@@ -38,6 +38,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             let Some((dir, via)) = self.refresh.pop(now) else { break };
             self.refresh_one(dir, Origin::scan(via).merged())?;
         }
+        self.offer_unsettled()?;
         if !quiet {
             return Ok(());
         }
@@ -59,10 +60,19 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// When something is due next.
     pub fn next_due(&self) -> Option<Instant> {
-        [self.settle.next_due(), self.writes.next(), self.refresh.next(), self.doubts.next(), self.strays.next()]
-            .into_iter()
-            .flatten()
-            .min()
+        let now = (!self.uncertain.is_empty()).then(|| self.clock.instant());
+        [
+            now,
+            self.offer_due(),
+            self.settle.next_due(),
+            self.writes.next(),
+            self.refresh.next(),
+            self.doubts.next(),
+            self.strays.next(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What was journaled is durable.
@@ -152,13 +162,22 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 return Ok(());
             }
         };
-        let before = self.recent.get(&object).map(|told| told.facts.clone());
+        let before = match self.recent.get(&object) {
+            Some(told) => Some(told.facts.clone()),
+            None => self.known_object(&at, &facts),
+        };
         if let Some(before) = before
             && differs(&before, &facts).op().is_some()
         {
             // An event of it is on its way, or it is being written without one.
             let origin = Origin::scan(self.root(at.root).via).merged();
             self.changed(&at, &spot.name, facts.clone(), origin)?;
+        }
+        if self.has_ended(spot, &facts) {
+            // A reader of the journal may hold that nothing has this name: what is there now is told of first.
+            self.doubt(spot.clone(), Origin::scan(self.root(at.root).via).merged(), Duration::ZERO);
+            self.settle.again(object, now);
+            return Ok(());
         }
         let seen = self.seen(&at, spot, &facts)?;
         let evidence = match self.settle.seen(object, seen, now, &patience) {

@@ -60,12 +60,7 @@ impl Scans {
 
     /// A directory is to be scanned.
     pub(super) fn want(&mut self, wanted: ScanWanted) {
-        let covered = self
-            .waiting
-            .iter()
-            .rev()
-            .take(64)
-            .any(|other| other.root == wanted.root && wanted.path.is_within(&other.path));
+        let covered = self.waiting.iter().rev().take(64).any(|other| other.covers(&wanted));
         if covered {
             return;
         }
@@ -161,7 +156,9 @@ impl Service {
                     None => break (index, wanted.path),
                     Some(dir) => match self.sequencer.dirs.at(dir)? {
                         Some(at) if at.root == wanted.root => break (index, (*at.path).clone()),
-                        _ => {}
+                        Some(_) => {}
+                        // Another directory may have its place.
+                        None => break (index, wanted.path),
                     },
                 }
             },
@@ -291,6 +288,7 @@ impl Service {
                 first_failure: report.first_failure,
             });
             root.trust_empty = false;
+            self.sequencer.follow_unsettled();
             if root.gap.is_some() {
                 root.closing = Some((report.scanned, report.found));
             }
