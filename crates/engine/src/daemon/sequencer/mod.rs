@@ -8,6 +8,7 @@
 mod doubts;
 mod events;
 mod found;
+mod renames;
 mod unsettled;
 mod upkeep;
 
