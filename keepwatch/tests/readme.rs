@@ -124,7 +124,7 @@ fn a_bad_configuration_is_refused_as_the_readme_shows_it() {
     let text = "hots = \"a\"\n[roots.r]\npath = \"srv\"\npoll = \"10\"\n[replicas.vault]\nurl = \"/mnt\"\n";
     fs::write(base.path().join("bad.toml"), text).unwrap();
     let output = keepwatch(base.path(), "config check -c bad.toml").output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap().replace(base.path().to_str().unwrap(), "/home/ann");
+    let said = String::from_utf8(output.stderr).unwrap().replace(base.path().to_str().unwrap(), "/etc/keepwatch");
     assert_eq!(said.lines().collect::<Vec<_>>(), shown("config check -c bad.toml"));
 }
 

@@ -11,12 +11,13 @@ use crate::steps::succeeds;
 /// A program and the Debian package that has it.
 const PROGRAMS: &[(&str, &str)] = &[
     ("cc", "gcc"),
-    ("mke2fs", "e2fsprogs"),
+    ("mkfs.ext4", "e2fsprogs"),
     ("debugfs", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("mount", "mount"),
     ("losetup", "mount"),
+    ("blkid", "util-linux"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("kill", "procps"),

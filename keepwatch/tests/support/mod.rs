@@ -239,11 +239,6 @@ impl Keepwatch {
             }
             // What was done just before may still be on its way; what stays different is wrong.
             if start.elapsed() > Duration::from_secs(30) {
-                let _ = Command::new("cp")
-                    .args(["-a"])
-                    .arg(&self.state)
-                    .arg(format!("/tmp/kwfail-{}", std::process::id()))
-                    .status();
                 let shown: Vec<String> = differences.iter().take(20).cloned().collect();
                 if let Some(kept) = std::env::var_os("KEEPWATCH_KEEP_FAILED") {
                     let _ = Command::new("cp").arg("-a").arg(&self.state).arg(kept).status();
