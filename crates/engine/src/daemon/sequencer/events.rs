@@ -35,7 +35,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             let into = self.place_of(&to.dir)?;
             return self.renamed(event, from, into, ahead);
         }
-        if event.place.name.is_empty() && !event.is_dir && event.object.is_none() {
+        if event.place.name.is_empty() && !event.is_dir {
             return self.nameless(event);
         }
         let Some(at) = self.place_of(&event.place.dir)? else { return Ok(()) };
@@ -56,6 +56,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if self.is_overtaken(&at, name, event.object.as_ref())?
             || (made && self.is_ahead(&at, name, event.object.as_ref())?)
         {
+            self.contradict(at.root);
             self.doubt(
                 Spot { dir: at.no, name: name.clone() },
                 Origin::scan(self.root(at.root).via).merged(),
@@ -193,6 +194,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 if !self.told_already(at, name, facts)? {
                     self.tell(Op::Create, at, name, Some(facts.clone()), origin, More::default());
                     // What was told of its content by now was told of a former directory of this name.
+                    if met_before {
+                        self.contradict(at.root);
+                    }
                     if met_before
                         && let Some(no) = self.dirs.child(at.no, name)?
                         && let Some(below) = self.dirs.at(no)?

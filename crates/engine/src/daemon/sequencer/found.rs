@@ -97,7 +97,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             None => self.dirs.set_root(&found.key, found.root)?,
             Some((parent, name)) => match self.dirs.find(parent)? {
                 // Another one took its name since the scan met it.
-                Place::In(parent) if self.is_overtaken(&parent, name, Some(&found.key))? => return Ok(None),
+                Place::In(parent) if self.is_overtaken(&parent, name, Some(&found.key))? => {
+                    self.contradict(parent.root);
+                    return Ok(None);
+                }
                 // It may have gone since, and that may have been told.
                 Place::In(parent)
                     if self.touched_since(parent.no, found.base)
@@ -120,6 +123,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             Difference::New { seen, .. } | Difference::Changed { seen, .. } => seen.clone(),
             Difference::Absent { .. } => None,
         };
+        let newer = |told: &Facts, seen: &Facts| told.ctime_ns > seen.ctime_ns;
+        let seen = seen.filter(|seen| {
+            let told = self.recent.get(&(seen.dev, seen.inode));
+            !told.is_some_and(|told| newer(&told.facts, seen))
+        });
         let facts = match seen {
             Some(facts) => *facts,
             None => match self.look(at, &spot.name)? {

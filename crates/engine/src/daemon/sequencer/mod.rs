@@ -103,6 +103,9 @@ pub struct Asked {
     pub scans: Vec<ScanWanted>,
     /// A root's own top directory was touched: it may be gone.
     pub check_roots: bool,
+    /// Roots in which events and what was met before they came contradict each other: what was journaled meanwhile is
+    /// to be held against the tree once more.
+    pub contradicted: Vec<RootNo>,
     /// Directories on which a file system was mounted when they were known, and is not now.
     pub unmounted: Vec<(RootNo, RelPath)>,
 }
@@ -276,6 +279,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         match located {
             Located::Below(known, chain) => {
                 let Place::In(mut at) = self.dirs.find(&known)? else { return Ok(None) };
+                if !chain.is_empty() {
+                    self.contradict(at.root);
+                }
                 for (key, name) in chain {
                     let via = self.root(at.root).via;
                     self.doubt(Spot { dir: at.no, name: name.clone() }, Origin::scan(via), Duration::ZERO);
@@ -413,6 +419,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     fn doubt(&mut self, spot: Spot, origin: Origin, wait: Duration) {
         let at = self.clock.instant() + wait;
         self.doubts.add(spot, origin, at);
+    }
+
+    fn contradict(&mut self, root: RootNo) {
+        if !self.asked.contradicted.contains(&root) {
+            self.asked.contradicted.push(root);
+        }
     }
 
     fn want_scan(&mut self, at: &At) {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use keepwatch_journal::Op;
+use keepwatch_journal::{Facts, Op};
 
 use super::events::DOUBT_WAIT;
 use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
+use crate::daemon::compare::same_object;
 use crate::daemon::dirs::{At, Dirs, Place};
-use crate::daemon::ledger::Ledger;
+use crate::daemon::ledger::{Knowledge, Ledger};
 use crate::daemon::tree::{DirAt, Look, Tree};
 use crate::watch::{Event, Notice, What};
 
@@ -54,6 +55,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 || (event.is_dir && self.is_ahead(from, &old.name, object)?);
             let is_replaced = self.is_overtaken(into, to_name, object)?;
             if is_past || is_replaced {
+                self.contradict(from.root);
+                self.contradict(into.root);
                 let origin = Origin::scan(self.root(from.root).via).merged();
                 self.doubt(old, origin.clone(), DOUBT_WAIT);
                 self.doubt(new, origin, DOUBT_WAIT);
@@ -104,7 +107,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         }
         // Whether this directory was told under its old name is not sure: then nor is what it holds.
         if event.is_dir
-            && self.doubts.contains(&old)
+            && let Some(facts) = &facts
+            && (self.doubts.contains(&old) || !self.is_told(from, &old, facts))
             && let Some(no) = self.dirs.child(new.dir, &new.name)?
             && let Some(below) = self.dirs.at(no)?
         {
@@ -170,6 +174,21 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         };
         let was_new = known(&mut self.dirs, new.1)?;
         Ok(self.dir_there(new)? == was_old && self.dir_there(old)? == was_new)
+    }
+
+    /// Whether the name was told to be this object, as far as is remembered or the inventory knows.
+    fn is_told(&mut self, at: &At, spot: &Spot, facts: &Facts) -> bool {
+        if let Some(told) = self.recent.get(&(facts.dev, facts.inode))
+            && told.spot == *spot
+        {
+            let seq = told.seq;
+            return self.ended.get(spot).is_none_or(|ended| *ended <= seq);
+        }
+        let root = self.root(at.root).name.clone();
+        match self.ledger.child(&root, &at.path, &spot.name) {
+            Knowledge::Yes(known) => known.facts.is_some_and(|known| same_object(&known, facts)),
+            Knowledge::No | Knowledge::Unknown => false,
+        }
     }
 
     /// Whether this is the first half of `RENAME_EXCHANGE`, which the kernel tells of as two renames.

@@ -185,10 +185,15 @@ impl Service {
         for (root, path) in asked.unmounted {
             self.not_mounted(usize::from(root.0), path);
         }
+        // Without events there is nothing that could contradict, and nothing is kept in mode `Look`.
+        for root in asked.contradicted.into_iter().filter(|_| self.mode == Mode::Serve) {
+            self.roots[usize::from(root.0)].contradicted = true;
+        }
         if asked.check_roots || self.absent_due.is_some_and(|due| due <= now) {
             self.check_roots()?;
         }
         self.poll_due(now);
+        self.mend_contradicted(now);
         self.close_gaps();
         self.commit_if_due(now);
         self.answer_syncs(now)?;
@@ -235,6 +240,7 @@ impl Service {
             (!self.resting).then_some(self.busy + REST_WAIT),
             self.absent_due,
             self.roots.iter().filter_map(|root| root.poll_due).min(),
+            self.roots.iter().filter(|root| root.contradicted).filter_map(|root| root.mend_due).min(),
             (!self.syncs.is_empty()).then_some(now + Duration::from_millis(5)),
             self.scans.retry_due(),
             self.inventory_lags().then(|| now + LAG_WAIT),

@@ -39,6 +39,12 @@ pub(super) struct RootRun {
     pub(super) closing: Option<(u64, u64)>,
     /// It was found empty though files are known in it.
     pub(super) hollow: bool,
+    /// Events and what was met ahead of them contradicted each other since its last scan began.
+    pub(super) contradicted: bool,
+    /// When it may be scanned for that again.
+    pub(super) mend_due: Option<Instant>,
+    /// How long its last full scan took.
+    pub(super) scan_took: Duration,
 }
 
 /// Whether the root is there.
@@ -106,6 +112,9 @@ impl RootRun {
             identity: None,
             closing: None,
             hollow: false,
+            contradicted: false,
+            mend_due: None,
+            scan_took: Duration::ZERO,
         }
     }
 

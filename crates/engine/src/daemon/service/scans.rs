@@ -29,6 +29,11 @@ const CALM_WAIT: Duration = Duration::from_secs(1);
 /// A scan that failed is tried again after this time.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
+/// A root is scanned for contradictions at most this often.
+const MEND_WAIT: Duration = Duration::from_millis(500);
+/// And no more of the time than this share, so that a large tree that never rests is not scanned without end.
+const MEND_SHARE: u32 = 10;
+
 /// The scans.
 pub(super) struct Scans {
     waiting: VecDeque<ScanWanted>,
@@ -49,6 +54,7 @@ struct Running {
     cancel: Arc<AtomicBool>,
     /// The root's scan as a whole, not of a directory below it.
     full: bool,
+    began: Instant,
     thread: JoinHandle<()>,
 }
 
@@ -232,7 +238,9 @@ impl Service {
             scanner::run(&job, &move || View::open(&inventory), progress.counter(), &flag, &tell);
         });
         match thread {
-            Ok(thread) => self.scans.running = Some(Running { no, root, at, cancel, full, thread }),
+            Ok(thread) => {
+                self.scans.running = Some(Running { no, root, at, cancel, full, began: self.clock.instant(), thread })
+            }
             Err(error) => {
                 tracing::error!(error = %error, "no thread to scan with; trying again");
                 self.scans.retry = Some(self.clock.instant() + RETRY_WAIT);
@@ -252,6 +260,9 @@ impl Service {
                 let Some(running) = self.scans.running.take_if(|running| running.no == no) else { return Ok(()) };
                 let _ = running.thread.join();
                 let index = usize::from(running.root.0);
+                if running.full {
+                    self.roots[index].scan_took = self.clock.instant().duration_since(running.began);
+                }
                 match result {
                     Ok(report) => {
                         self.scanned(index, running.full, &running.at, report)?;
@@ -330,13 +341,29 @@ impl Service {
         }
     }
 
+    /// Scans a root once more if its scan and events contradicted each other, when what is known of it has settled. Only a
+    /// scan that nothing contradicted shows that all is known: the gap stays open until then.
+    pub(super) fn mend_contradicted(&mut self, now: Instant) {
+        if self.mode != Mode::Serve || self.sequencer.has_doubts() {
+            return;
+        }
+        for root in &mut self.roots {
+            let busy = root.scan_wanted || self.scans.concerns(root.no);
+            if root.contradicted && !busy && root.present().is_some() && root.mend_due.is_none_or(|due| due <= now) {
+                root.contradicted = false;
+                root.scan_wanted = true;
+                root.mend_due = Some(now + MEND_WAIT.max(root.scan_took * MEND_SHARE));
+            }
+        }
+    }
+
     /// Closes gaps whose scans are over, with all that came of them.
     pub(super) fn close_gaps(&mut self) {
         for index in 0..self.roots.len() {
             let root = &self.roots[index];
             let Some((scanned, found)) = root.closing else { continue };
             let nested_away = root.nested.values().any(|nested| !nested.present);
-            if root.scan_wanted || self.scans.concerns(root.no) || self.sequencer.has_doubts() {
+            if root.contradicted || root.scan_wanted || self.scans.concerns(root.no) || self.sequencer.has_doubts() {
                 continue;
             }
             let root = &mut self.roots[index];
