@@ -5,10 +5,11 @@ import argparse
 import sys
 
 import harness
+import reconcile
 import scan
 
 # A module each, with `arguments(parser)` and `run(options)`.
-COMPARISONS = {"scan": scan}
+COMPARISONS = {"scan": scan, "reconcile": reconcile}
 
 
 def main() -> int:

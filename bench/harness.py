@@ -6,6 +6,7 @@ A comparison (a module beside this one) makes its data at a `place`, lists its `
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -34,6 +35,10 @@ class Tool:
     argv_check: list[str] | None = None
     # Seconds of CPU in other processes that do its work, such as a daemon; called before and after each run.
     cpu_elsewhere: object = None
+    # The exit code that means it did what it was asked.
+    code: int = 0
+    # Called before each run, outside the measurement, so that every run starts from the same state.
+    prepare: object = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Run:
 
 def measure(tool: Tool) -> Run:
     """Runs a tool once, its output thrown away; a failure ends the comparison."""
+    if tool.prepare:
+        tool.prepare()
     elsewhere = tool.cpu_elsewhere or (lambda: 0.0)
     cpu_before = elsewhere()
     start = time.monotonic()
@@ -53,7 +60,7 @@ def measure(tool: Tool) -> Run:
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.monotonic() - start
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
+    if process.returncode != tool.code:
         raise Refused(f"{tool.name} ended with {process.returncode}: {' '.join(tool.argv)}")
     return Run(wall_s, usage.ru_utime + usage.ru_stime + elsewhere() - cpu_before)
 
@@ -71,7 +78,7 @@ def check(tool: Tool, read) -> tuple[object, int]:
     result = read(process.stdout)
     code = process.wait()
     sampler.join()
-    if code != 0:
+    if code != tool.code:
         raise Refused(f"{tool.name} ended with {code}: {' '.join(process.args)}")
     return result, peak_kib[0]
 
@@ -88,8 +95,8 @@ def _sample_peak(process: subprocess.Popen, peak_kib: list[int]) -> None:
         time.sleep(0.001)
 
 
-def compare(tools: list[Tool], rounds: int, peaks_kib: dict[str, int], json_to: str | None = None) -> None:
-    """Runs all tools in turn, `rounds` times after one that warms up, and prints medians and ratios to the first."""
+def compare(tools: list[Tool], rounds: int, peaks_kib: dict[str, int], json_to: str | None = None) -> list[dict]:
+    """Runs all tools in turn, `rounds` times after one that warms up; prints, and gives, medians and ratios to the first."""
     runs: dict[str, list[Run]] = {tool.name: [] for tool in tools}
     for round_ in range(rounds + 1):
         for tool in tools:
@@ -110,8 +117,8 @@ def compare(tools: list[Tool], rounds: int, peaks_kib: dict[str, int], json_to: 
             }
         )
     print_table(rows)
-    if json_to:
-        pathlib.Path(json_to).write_text(json.dumps(rows, indent=2) + "\n")
+    write_json(rows, json_to)
+    return rows
 
 
 def print_table(rows: list[dict]) -> None:
@@ -123,6 +130,23 @@ def print_table(rows: list[dict]) -> None:
         line = f"{row['tool']:<24} {row['wall_s']:8.3f} {spread:>15} {row['cpu_s']:8.3f} {row['peak_kib'] / 1024:9.1f}"
         print(f"{line} {ours['wall_s'] / row['wall_s']:8.2f} {ours['cpu_s'] / row['cpu_s']:8.2f}")
     print("×: ours ÷ the line's, of medians")
+
+
+def figure(what: str, value: float, wanted: str) -> None:
+    """One number beside the one it should be; it is for people, nothing fails by it."""
+    digits = 0 if value >= 1000 else 2
+    print(f"{what:<52} {value:12,.{digits}f}   wanted {wanted}")
+
+
+def write_json(rows: list[dict], to: str | None) -> None:
+    """The numbers for programs, if that was asked for."""
+    if to:
+        pathlib.Path(to).write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def digest(line: bytes) -> int:
+    """Of one line, to be added up for a set of lines in whatever order."""
+    return int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "big")
 
 
 @contextlib.contextmanager
