@@ -7,9 +7,14 @@ import sys
 import harness
 import reconcile
 import scan
+import storm
 
 # A module each, with `arguments(parser)` and `run(options)`.
-COMPARISONS = {"scan": scan, "reconcile": reconcile}
+COMPARISONS = {
+    "scan": scan,
+    "reconcile": reconcile,
+    "storm": storm,
+}
 
 
 def main() -> int:

@@ -78,12 +78,10 @@ class Watcher:
 
     name = ""
 
-    def __init__(self, argv: list[str], errors: pathlib.Path, cwd: pathlib.Path | None = None):
+    def __init__(self, argv: list[str], errors: pathlib.Path):
         self.argv, self.errors, self.cpu_s = argv, errors, 0.0
         with errors.open("wb") as file:
-            self.process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, cwd=cwd
-            )
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file)
 
     @contextlib.contextmanager
     def running(self):
@@ -178,9 +176,9 @@ class Keepwatch(Watcher):
 class ToFile(Watcher):
     """A watcher that writes a line an event to a file."""
 
-    def __init__(self, argv: list[str], out: pathlib.Path, cwd: pathlib.Path | None = None):
+    def __init__(self, argv: list[str], out: pathlib.Path):
         self.out = out
-        super().__init__(argv, out.with_name(out.name + ".err"), cwd)
+        super().__init__(argv, out.with_name(out.name + ".err"))
 
     def tail(self) -> Tail:
         return Tail(self.out.parent, self.out.name)
@@ -201,18 +199,3 @@ class Inotifywait(ToFile):
             return b"Watches established." in self.errors.read_bytes()
 
         wait_for("inotifywait established its watches", ready)
-
-
-class Fatrace(ToFile):
-    name = "fatrace"
-
-    def __init__(self, tree: pathlib.Path, out: pathlib.Path):
-        super().__init__([harness.peer("fatrace", "fatrace"), "-c", "-o", str(out)], out, cwd=tree)
-
-    def until_ready(self) -> None:
-        def ready() -> bool:
-            self.alive()
-            (pathlib.Path(self.out.parent) / "fatrace-ready").touch()
-            return self.out.exists() and self.out.stat().st_size > 0
-
-        wait_for("fatrace tells of a file", ready)
