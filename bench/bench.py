@@ -5,6 +5,7 @@ import argparse
 import sys
 
 import harness
+import latency
 import reconcile
 import scan
 import storm
@@ -14,6 +15,7 @@ COMPARISONS = {
     "scan": scan,
     "reconcile": reconcile,
     "storm": storm,
+    "latency": latency,
 }
 
 
