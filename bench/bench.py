@@ -5,6 +5,8 @@ import argparse
 import sys
 
 import harness
+import inventory
+import journal
 import latency
 import reconcile
 import scan
@@ -16,6 +18,8 @@ COMPARISONS = {
     "reconcile": reconcile,
     "storm": storm,
     "latency": latency,
+    "journal": journal,
+    "inventory": inventory,
 }
 
 
