@@ -5,6 +5,7 @@ import argparse
 import sys
 
 import harness
+import idle
 import inventory
 import journal
 import latency
@@ -20,6 +21,7 @@ COMPARISONS = {
     "latency": latency,
     "journal": journal,
     "inventory": inventory,
+    "idle": idle,
 }
 
 
