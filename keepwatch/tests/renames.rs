@@ -137,7 +137,10 @@ fn what_is_renamed_over_something_takes_its_place() {
         stage.keepwatch.assert_same(&stage.tree());
         stage.rename("tree/dir", "tree/empty");
         stage.keepwatch.assert_same(&stage.tree());
-        assert_history(&stage, "tree/target", "file");
+        if method == "fanotify" {
+            // By inotify the name may hold the later object when its first event is heard: nothing tells them apart.
+            assert_history(&stage, "tree/target", "file");
+        }
         assert_history(&stage, "tree/old target", "old file");
         assert_history(&stage, "tree/empty/below/deep", "dir/below/deep");
         assert_history(&stage, "tree/old empty/below/deep", "old dir/below/deep");
