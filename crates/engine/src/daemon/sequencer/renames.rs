@@ -6,7 +6,6 @@ use keepwatch_journal::{Facts, Op};
 
 use super::events::DOUBT_WAIT;
 use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
-use crate::daemon::compare::same_object;
 use crate::daemon::dirs::{At, Dirs, Place};
 use crate::daemon::ledger::{Knowledge, Ledger};
 use crate::daemon::tree::{DirAt, Look, Tree};
@@ -106,21 +105,23 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
         }
         // Whether this directory was told under its old name is not sure: then nor is what it holds.
-        if event.is_dir
-            && let Some(facts) = &facts
-            && (self.doubts.contains(&old) || !self.is_told(from, &old, facts))
-            && let Some(no) = self.dirs.child(new.dir, &new.name)?
-            && let Some(below) = self.dirs.at(no)?
-        {
-            self.want_scan(&below);
-        }
+        let is_unsure = event.is_dir
+            && facts.as_ref().is_some_and(|facts| self.doubts.contains(&old) || !self.is_told(from, &old, facts));
         let anew = facts.as_ref().is_some_and(|facts| self.has_ended(&old, facts));
         let settled = !anew && facts.as_ref().is_some_and(|facts| self.has_settled(from, facts));
         let more =
             More { old: Some(self.old_place(from, &old.name, into)), exchange, settled, anew, ..More::default() };
         let file = facts.as_ref().filter(|facts| is_file(facts)).map(|facts| (facts.dev, facts.inode));
         let origin_again = Origin::scan(origin.via).merged();
-        self.tell(Op::Move, into, to_name, facts, origin.clone(), more);
+        let seq = self.tell(Op::Move, into, to_name, facts, origin.clone(), more);
+        if is_unsure {
+            self.ended.insert(new.clone(), seq);
+            if let Some(no) = self.dirs.child(new.dir, &new.name)?
+                && let Some(below) = self.dirs.at(no)?
+            {
+                self.want_scan(&below);
+            }
+        }
         if exchange {
             let facts = match self.look(from, &old.name)? {
                 Look::There(facts) => Some(facts),
@@ -186,7 +187,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         }
         let root = self.root(at.root).name.clone();
         match self.ledger.child(&root, &at.path, &spot.name) {
-            Knowledge::Yes(known) => known.facts.is_some_and(|known| same_object(&known, facts)),
+            Knowledge::Yes(known) => {
+                known.facts.is_some_and(|known| known.inode == facts.inode && known.kind == facts.kind)
+            }
             Knowledge::No | Knowledge::Unknown => false,
         }
     }
