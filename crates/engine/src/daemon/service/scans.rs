@@ -239,7 +239,7 @@ impl Service {
         });
         match thread {
             Ok(thread) => {
-                self.scans.running = Some(Running { no, root, at, cancel, full, began: self.clock.instant(), thread })
+                self.scans.running = Some(Running { no, root, at, cancel, full, began: self.clock.instant(), thread });
             }
             Err(error) => {
                 tracing::error!(error = %error, "no thread to scan with; trying again");
