@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -181,6 +182,9 @@ pub fn inventory_of(state: &Path) -> PathBuf {
     state.join("inventory.db")
 }
 
+/// A lock that is held for longer is held by another instance.
+const LOOKERS_WAIT: Duration = Duration::from_millis(200);
+
 fn lock(path: &Path) -> Result<File> {
     let io = |doing, path: &Path| {
         let path = path.to_owned();
@@ -201,7 +205,14 @@ fn lock(path: &Path) -> Result<File> {
         .mode(0o600)
         .open(&at)
         .map_err(io("open", &at))?;
-    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let start = Instant::now();
+    let mut is_held = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err();
+    // One that only asks who has the directory holds the lock for an instant.
+    while is_held && start.elapsed() < LOOKERS_WAIT {
+        std::thread::sleep(LOOKERS_WAIT / 20);
+        is_held = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err();
+    }
+    if is_held {
         let mut pid = String::new();
         let _ = lock.read_to_string(&mut pid);
         let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
