@@ -84,7 +84,11 @@ fn race(method: &str) {
     keepwatch.assert_same(&tree);
     keepwatch.assert_verifies();
     keepwatch.assert_last_records(&tree);
-    assert_never_deleted(&keepwatch, &wanderers);
+    if method == "fanotify" {
+        // Inotify tells of names, not of objects: a directory that is renamed twice before its first rename is heard
+        // may be told as gone and come.
+        assert_never_deleted(&keepwatch, &wanderers);
+    }
 }
 
 fn inode(path: &Path) -> u64 {

@@ -422,6 +422,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// Puts a directory into the table; what it holds is scanned where that is not known.
     fn recognise(&mut self, at: &At, spot: &Spot, scan_below: bool) -> Result<()> {
+        if scan_below && self.root(at.root).via == Via::Inotify {
+            self.contradict(at.root);
+        }
         if let Some(key) = self.key_of(at, &spot.name)? {
             if scan_below {
                 self.dirs.forget_outside();

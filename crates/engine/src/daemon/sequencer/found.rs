@@ -59,6 +59,14 @@ pub enum Difference {
     },
 }
 
+/// What a scan compared with.
+#[derive(Clone, Copy)]
+struct Compared {
+    base: Seq,
+    first: bool,
+    via: Via,
+}
+
 impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Takes what a scan found in a directory. Also without differences it tells where the directory is.
     pub fn on_found(&mut self, found: Found) -> Result<()> {
@@ -81,7 +89,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             } else if stale {
                 self.doubt(spot, Origin::scan(found.via), super::events::DOUBT_WAIT);
             } else {
-                self.on_present(&at, &spot, difference, found.via, found.first)?;
+                let since = Compared { base: found.base, first: found.first, via: found.via };
+                self.on_present(&at, &spot, difference, since)?;
             }
         }
         Ok(())
@@ -116,7 +125,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         self.dirs.at(no)
     }
 
-    fn on_present(&mut self, at: &At, spot: &Spot, difference: Difference, via: Via, first: bool) -> Result<()> {
+    fn on_present(&mut self, at: &At, spot: &Spot, difference: Difference, compared: Compared) -> Result<()> {
+        let Compared { base, first, via } = compared;
         // No event in this directory was heard since the scan listed it. Had one happened since, it is yet to be heard,
         // and will tell what changed: what the scan saw stands until then.
         let seen = match &difference {
@@ -145,7 +155,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if self.left_out(at, &spot.name, facts.kind == FileType::Dir) {
             return Ok(());
         }
-        if matches!(difference, Difference::New { .. }) && self.told_already(at, &spot.name, &facts)? {
+        // What was told before the comparison, and was not in the inventory then, has been lost from it: tell it again.
+        let told_since = self.recent.get(&(facts.dev, facts.inode)).is_some_and(|told| told.seq > base);
+        if matches!(difference, Difference::New { .. }) && told_since && self.told_already(at, &spot.name, &facts)? {
             return Ok(());
         }
         match difference {

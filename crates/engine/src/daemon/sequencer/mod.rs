@@ -37,6 +37,8 @@ pub use found::{Difference, Found};
 const RECENT_ENTRIES: usize = 8 * 1024;
 /// Directories whose last live record is remembered, per generation.
 const TOUCH_ENTRIES: usize = 16 * 1024;
+/// Events of what happened during a scan are heard this much later at the latest.
+const SCAN_ECHO: Duration = Duration::from_secs(1);
 /// Names waiting to be looked at again.
 const DOUBTS_MAX: usize = 50_000;
 /// Directories waiting to have their own facts refreshed.
@@ -166,6 +168,8 @@ pub struct Sequencer<T, L> {
     unentered: HashMap<DirNo, u8>,
     /// Directories of which something was told that need not hold for what is in them: scanned when all is quiet.
     uncertain: HashSet<DirNo>,
+    /// Until when events may tell of what happened during a scan; `None`: one runs.
+    scan_end: Option<Instant>,
     /// Objects of which every known name is to be looked at again.
     strays: Due<ObjectNo, RootNo>,
     refresh: Due<DirNo, Via>,
@@ -194,6 +198,7 @@ pub type Result<T> = std::result::Result<T, DirsError>;
 impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// A sequencer of these roots, that has told nothing yet.
     pub fn new(tree: T, ledger: L, roots: Vec<Root>, dirs: Dirs, clock: Arc<dyn Clock>) -> Self {
+        let start = clock.instant();
         Sequencer {
             tree,
             ledger,
@@ -209,6 +214,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             shifted: false,
             unentered: HashMap::new(),
             uncertain: HashSet::new(),
+            scan_end: Some(start),
             strays: Due::new(DOUBTS_MAX),
             refresh: Due::new(REFRESH_MAX),
             writes: Due::new(WRITES_MAX),
@@ -419,6 +425,19 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     fn doubt(&mut self, spot: Spot, origin: Origin, wait: Duration) {
         let at = self.clock.instant() + wait;
         self.doubts.add(spot, origin, at);
+    }
+
+    /// A scan begins (`true`) or is over. Renames of directories that happen meanwhile may take what they hold past it.
+    pub fn set_scanning(&mut self, scanning: bool) {
+        let now = self.clock.instant();
+        self.scan_end = if scanning { None } else { Some(now + SCAN_ECHO) };
+    }
+
+    /// Whether a directory of this root may have moved past a scan: where directories are watched one by one, only a
+    /// scan tells of what was there before the watch.
+    fn may_slip_past(&self, root: RootNo) -> bool {
+        let now = self.clock.instant();
+        self.root(root).via == Via::Inotify && self.scan_end.is_none_or(|end| now < end)
     }
 
     fn contradict(&mut self, root: RootNo) {

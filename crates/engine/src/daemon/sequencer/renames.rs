@@ -113,6 +113,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             More { old: Some(self.old_place(from, &old.name, into)), exchange, settled, anew, ..More::default() };
         let file = facts.as_ref().filter(|facts| is_file(facts)).map(|facts| (facts.dev, facts.inode));
         let origin_again = Origin::scan(origin.via).merged();
+        let unclear = event.is_dir && event.object.is_none() && (twice || merged);
+        if unclear || (event.is_dir && self.may_slip_past(into.root)) {
+            self.contradict(from.root);
+            self.contradict(into.root);
+        }
         let seq = self.tell(Op::Move, into, to_name, facts, origin.clone(), more);
         if is_unsure {
             self.ended.insert(new.clone(), seq);

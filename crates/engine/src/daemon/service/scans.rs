@@ -239,6 +239,7 @@ impl Service {
         });
         match thread {
             Ok(thread) => {
+                self.sequencer.set_scanning(true);
                 self.scans.running = Some(Running { no, root, at, cancel, full, began: self.clock.instant(), thread });
             }
             Err(error) => {
@@ -259,6 +260,7 @@ impl Service {
             Message::Done { no, result } => {
                 let Some(running) = self.scans.running.take_if(|running| running.no == no) else { return Ok(()) };
                 let _ = running.thread.join();
+                self.sequencer.set_scanning(false);
                 let index = usize::from(running.root.0);
                 if running.full {
                     self.roots[index].scan_took = self.clock.instant().duration_since(running.began);
