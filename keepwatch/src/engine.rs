@@ -138,7 +138,7 @@ impl From<EpochError> for CommandError {
 impl From<OpenError> for CommandError {
     fn from(error: OpenError) -> Self {
         let kind = match &error {
-            OpenError::Damaged { .. } => Kind::Findings,
+            OpenError::Damaged { .. } | OpenError::Forked { .. } => Kind::Findings,
             OpenError::Newer { .. } => Kind::Usage,
             OpenError::Disk(_) => Kind::Failed,
         };

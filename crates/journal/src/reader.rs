@@ -126,7 +126,29 @@ impl Reader {
         }
     }
 
-    /// Follows a live journal: reads no further than its head, and takes recent batches from memory.
+    /// A reader of the records behind a cursor that follows a live journal: it reads no further than the journal's head,
+    /// and takes recent batches from memory. A cursor at the head is not looked for in the files.
+    ///
+    /// # Errors
+    /// As [`Reader::open_at`].
+    pub fn follow(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        tail: Arc<Tail>,
+        cursor: Option<Cursor>,
+    ) -> Result<Reader, ReadError> {
+        let reader = match cursor {
+            None => Reader::open(disk, dir, Seq::ZERO)?,
+            Some(cursor) if cursor == tail.head() => {
+                let at = (cursor.seq.next(), cursor.hash);
+                Reader { at, ..Reader::open(disk, dir, cursor.seq)? }
+            }
+            Some(cursor) => Reader::open_at(disk, dir, cursor)?,
+        };
+        Ok(reader.following(tail))
+    }
+
+    /// As [`Reader::follow`], from wherever it is.
     #[must_use]
     pub fn following(mut self, tail: Arc<Tail>) -> Reader {
         self.tail = Some(tail);

@@ -3,11 +3,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::disk::{Access, Disk, DiskError, DiskFile, During as _};
 use crate::files::{Chain, Entry, Headless, Place, Placed};
 use crate::format::{Header, HeaderError};
 use crate::frames::{Flaw, FlawKind, Found, Frames, Step};
+use crate::reader::{ReadError, Reader};
 use crate::record::Record;
 use crate::value::{ChainHash, Cursor, JournalId, Seq, Timestamp};
 
@@ -66,6 +68,14 @@ pub enum OpenError {
         /// What is wrong.
         what: String,
     },
+    /// It does not hold what somebody has followed of it.
+    #[error("{} does not hold {cursor}; it was rolled back or cloned, or is another journal", dir.display())]
+    Forked {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// What it should hold.
+        cursor: Cursor,
+    },
     /// A later version wrote it.
     #[error("{} has journal format {format}, and this version knows only {}; use a newer keepwatch", file.display(), crate::format::FORMAT)]
     Newer {
@@ -103,9 +113,11 @@ struct LastFile {
     torn: bool,
     last: Found,
     text: Vec<u8>,
+    /// The hash of the batch that ends where was asked for.
+    held: Option<ChainHash>,
 }
 
-pub(crate) fn recover(place: &Place) -> Result<Ground, OpenError> {
+pub(crate) fn recover(place: &Place, holds: Option<Cursor>) -> Result<Ground, OpenError> {
     let Place { disk, dir } = place;
     let mut chain = Chain::load(disk.as_ref(), dir)?;
     refuse_newer(dir, &chain.headless)?;
@@ -113,9 +125,14 @@ pub(crate) fn recover(place: &Place) -> Result<Ground, OpenError> {
         return Err(OpenError::Damaged { file: entry.path(dir), line: 1, seq: Seq::ZERO, what });
     }
     let last = match chain.files.pop() {
-        Some(placed) => Some(read_last(disk.as_ref(), dir, placed)?),
+        Some(placed) => Some(read_last(disk.as_ref(), dir, placed, holds)?),
         None => None,
     };
+    if let Some(cursor) = holds
+        && !is_held(place, last.as_ref(), cursor)
+    {
+        return Err(OpenError::Forked { dir: dir.clone(), cursor });
+    }
 
     // From here on the disk is changed: everything was looked at.
     let mut torn = Vec::new();
@@ -171,7 +188,7 @@ pub(crate) fn recover(place: &Place) -> Result<Ground, OpenError> {
 }
 
 /// Reads the last file through to its end.
-fn read_last(disk: &dyn Disk, dir: &Path, placed: Placed) -> Result<LastFile, OpenError> {
+fn read_last(disk: &dyn Disk, dir: &Path, placed: Placed, holds: Option<Cursor>) -> Result<LastFile, OpenError> {
     let damaged = |flaw: Flaw| OpenError::Damaged {
         file: placed.entry.path(dir),
         line: flaw.line,
@@ -185,6 +202,7 @@ fn read_last(disk: &dyn Disk, dir: &Path, placed: Placed) -> Result<LastFile, Op
         Err((error, _)) => return Err(unreadable(error)),
     };
     let mut last = None;
+    let mut held = None;
     loop {
         let end = frames.position();
         let flaw = match frames.step()? {
@@ -192,6 +210,9 @@ fn read_last(disk: &dyn Disk, dir: &Path, placed: Placed) -> Result<LastFile, Op
                 let mut text = last.take().map_or_else(Vec::new, |(_, text): (Found, Vec<u8>)| text);
                 text.clear();
                 text.extend_from_slice(frames.text(&found));
+                if holds.is_some_and(|cursor| cursor.seq == found.last) {
+                    held = Some(found.hash);
+                }
                 last = Some((found, text));
                 continue;
             }
@@ -203,9 +224,24 @@ fn read_last(disk: &dyn Disk, dir: &Path, placed: Placed) -> Result<LastFile, Op
         let flaw = flaw.unwrap_or(hole);
         let torn = !free && !placed.entry.packed && frames.is_torn()?;
         return match last {
-            Some((last, text)) if free || torn => Ok(LastFile { placed, end, torn, last, text }),
+            Some((last, text)) if free || torn => Ok(LastFile { placed, end, torn, last, text, held }),
             Some(_) | None => Err(damaged(flaw)),
         };
+    }
+}
+
+/// Whether the journal has this cursor: in the last file, which was read, or in one before it.
+fn is_held(place: &Place, last: Option<&LastFile>, cursor: Cursor) -> bool {
+    let Some(last) = last else { return cursor.seq == Seq::ZERO };
+    let header = &last.placed.header;
+    if header.journal != cursor.journal {
+        false
+    } else if header.first_seq <= cursor.seq {
+        last.held == Some(cursor.hash)
+    } else {
+        // Damage there is no fork; whoever reads that file says so.
+        let opened = Reader::open_at(Arc::clone(&place.disk), &place.dir, cursor);
+        !matches!(opened, Err(ReadError::Forked { .. }))
     }
 }
 

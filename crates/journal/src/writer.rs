@@ -31,13 +31,21 @@ pub struct WriterOptions {
     pub prealloc_bytes: u64,
     /// How much text of recent batches is kept in memory for followers.
     pub tail_bytes: usize,
+    /// What the journal has to hold to be opened: the cursor of somebody who followed it.
+    pub holds: Option<Cursor>,
 }
 
 impl WriterOptions {
     /// The defaults: 1 GiB a file, 16 MiB of room, 8 MiB of recent batches.
     #[must_use]
     pub fn new(host: impl Into<String>) -> Self {
-        WriterOptions { host: host.into(), roll_bytes: 1 << 30, prealloc_bytes: 16 << 20, tail_bytes: 8 << 20 }
+        WriterOptions {
+            host: host.into(),
+            roll_bytes: 1 << 30,
+            prealloc_bytes: 16 << 20,
+            tail_bytes: 8 << 20,
+            holds: None,
+        }
     }
 }
 
@@ -87,7 +95,7 @@ impl Writer {
     /// Opens the journal in `dir` (its parent exists), or begins one; `at` is the time now.
     ///
     /// # Errors
-    /// [`OpenError::Damaged`] and [`OpenError::Newer`], with nothing changed; [`OpenError::Disk`].
+    /// [`OpenError::Damaged`], [`OpenError::Newer`] and [`OpenError::Forked`], with nothing changed; [`OpenError::Disk`].
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -99,7 +107,7 @@ impl Writer {
         if let Some(parent) = dir.parent() {
             place.disk.sync_dir(parent).during("sync", parent)?;
         }
-        let mut ground = recovery::recover(&place)?;
+        let mut ground = recovery::recover(&place, options.holds)?;
         if ground.recovery.is_new && ground.recovery.host.is_none() {
             ground.recovery.head.journal = new_journal_id(at);
         }

@@ -479,6 +479,8 @@ impl Service {
             }
             if self.sequencer.ledger.commit().is_ok() {
                 self.sequencer.committed();
+                // What follows the journal does so while nothing else happens.
+                self.sequencer.ledger.apply(usize::MAX / 2);
             }
             match self.sequencer.next_due() {
                 Some(due) => self.clock.pass_until(due),

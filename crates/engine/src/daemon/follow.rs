@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use keepwatch_journal::{Disk, ReadError, Reader, Seq, Tail};
+use keepwatch_journal::{Disk, ReadError, Reader, Tail};
 
 use crate::daemon::progress::Progress;
 use crate::inventory::{Inventory, InventoryError};
@@ -66,11 +66,8 @@ impl Follower {
     }
 
     fn follow(&mut self) -> Result<(), FollowError> {
-        let mut reader = match self.inventory.cursor()? {
-            Some(cursor) => Reader::open_at(Arc::clone(&self.disk), &self.journal, cursor)?,
-            None => Reader::open(Arc::clone(&self.disk), &self.journal, Seq::ZERO)?,
-        }
-        .following(Arc::clone(&self.tail));
+        let (disk, tail) = (Arc::clone(&self.disk), Arc::clone(&self.tail));
+        let mut reader = Reader::follow(disk, &self.journal, tail, self.inventory.cursor()?)?;
         loop {
             while let Some(batch) = reader.next_batch()? {
                 self.inventory.apply(&batch.records, batch.cursor)?;

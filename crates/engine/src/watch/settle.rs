@@ -218,6 +218,11 @@ impl<O: Copy + Ord + Hash, P: Clone> Settle<O, P> {
         self.items.is_empty()
     }
 
+    /// A file is not followed for now.
+    pub fn refuse(&mut self) {
+        self.refused = true;
+    }
+
     /// Whether a file was refused since this was last asked; the inventory then knows more unsettled ones.
     pub fn take_refused(&mut self) -> bool {
         std::mem::take(&mut self.refused)
@@ -225,7 +230,7 @@ impl<O: Copy + Ord + Hash, P: Clone> Settle<O, P> {
 
     fn add(&mut self, object: O, place: P, due: Instant, closed: bool) {
         if self.items.len() >= TRACKED_MAX {
-            self.refused = true;
+            self.refuse();
             return;
         }
         self.items.insert(object, Item { place, due, quiet: None, held: None, closed });

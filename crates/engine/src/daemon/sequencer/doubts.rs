@@ -441,12 +441,19 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok(())
     }
 
-    /// A version that was found by looking settles like any other.
+    /// A version that was found by looking settles like any other. While a scan runs, that waits for the scan's end: there
+    /// may be millions of them, and the inventory offers them then.
     pub(super) fn follow_up(&mut self, at: &At, spot: &Spot, facts: &Facts) {
-        if is_file(facts) {
+        if !is_file(facts) {
+            return;
+        }
+        let object = (facts.dev, facts.inode);
+        if self.scan_end.is_none() && !self.settle.follows(object) {
+            self.settle.refuse();
+        } else {
             let now = self.clock.instant();
             let wait = self.root(at.root).patience.settle_min.max(NEW_WAIT);
-            self.settle.touched((facts.dev, facts.inode), spot.clone(), now, wait);
+            self.settle.touched(object, spot.clone(), now, wait);
         }
     }
 }

@@ -185,8 +185,8 @@ pub struct Sequencer<T, L> {
     renamed: HashSet<Spot>,
     /// The second half of an exchange that has been told of.
     exchanged: Vec<(Spot, Spot)>,
-    /// Behind which version the inventory is asked next for those that have not settled.
-    offering: Option<Seq>,
+    /// Behind which version the inventory is asked next for those that have not settled, and not before when.
+    offering: Option<(Seq, Instant)>,
     /// Inodes that were told moved, of which the inventory does not know yet.
     claimed: HashSet<(RootNo, u64)>,
     absences: Vec<(Spot, Via)>,

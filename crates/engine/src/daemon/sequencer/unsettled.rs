@@ -1,7 +1,7 @@
 //! Versions that have not settled and that nobody follows: the settling machine had no room for them, the service was
 //! not running, or their file system was away. The inventory knows them, and offers them again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use keepwatch_journal::Seq;
 
@@ -14,31 +14,43 @@ use crate::watch::settle::TRACKED_MAX;
 
 /// Versions offered in one go.
 const OFFERED_AT_ONCE: usize = 1_000;
+/// When the inventory lags, it is asked again after this time.
+const LAG_WAIT: Duration = Duration::from_millis(100);
 /// The inventory is asked while fewer files than this are followed.
 const ROOM: usize = TRACKED_MAX / 2;
 
 impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// From now on what the inventory knows to be unsettled is followed, as far as there is room.
     pub fn follow_unsettled(&mut self) {
-        self.offering = Some(Seq::ZERO);
+        self.offering = Some((Seq::ZERO, self.clock.instant()));
     }
 
     /// When there is more to be offered, and room for it.
     pub(super) fn offer_due(&self) -> Option<Instant> {
-        (self.offering.is_some() && self.settle.len() < ROOM).then(|| self.clock.instant())
+        if self.scan_end.is_none() || self.settle.len() >= ROOM {
+            return None;
+        }
+        self.offering.map(|(_, from)| from)
     }
 
     /// Follows some more of what the inventory knows to be unsettled.
     pub(super) fn offer_unsettled(&mut self) -> Result<()> {
-        if self.settle.len() >= ROOM {
+        if self.scan_end.is_none() || self.settle.len() >= ROOM {
             return Ok(());
         }
+        let now = self.clock.instant();
         if self.offering.is_none() && self.settle.take_refused() {
-            self.offering = Some(Seq::ZERO);
+            self.offering = Some((Seq::ZERO, now));
         }
-        let Some(after) = self.offering else { return Ok(()) };
+        let Some((after, _)) = self.offering.filter(|(_, from)| *from <= now) else { return Ok(()) };
+        // What the inventory has not heard of yet, it cannot offer.
+        let lags = self.ledger.applied() < self.last;
         let offered = self.ledger.unsettled(after, OFFERED_AT_ONCE);
-        self.offering = offered.last().map(|last| last.version);
+        self.offering = match offered.last() {
+            Some(last) => Some((last.version, now)),
+            None if lags => Some((after, now + LAG_WAIT)),
+            None => None,
+        };
         for unsettled in offered {
             self.offer(&unsettled)?;
         }

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use keepwatch_journal::{
-    Body, Config, Disk, Finding, FindingKind, GapReason, OpenError, ReadError, Reader, RealDisk, Recovery, RelPath,
-    RootName, Tail, Timestamp, VerifyOptions, Via, Writer, WriterOptions, verify,
+    Body, Config, Cursor, Disk, GapReason, OpenError, RealDisk, Recovery, RelPath, RootName, Tail, Timestamp, Via,
+    Writer, WriterOptions,
 };
 
 use super::commit::Commits;
@@ -52,14 +52,15 @@ pub enum StartError {
     Inventory(#[from] InventoryError),
     /// The inventory does not fit the journal.
     #[error(
-        "the inventory and the journal in {state} do not belong together: {why}; run `keepwatch replay --to inventory` \
+        "the inventory and the journal in {state} do not belong together: the journal does not hold record {cursor}, which \
+         the inventory has; run `keepwatch replay --to inventory` \
          to rebuild the inventory from the journal, or `keepwatch init --new-epoch` if the journal is the older one"
     )]
     Forked {
         /// The state directory.
         state: std::path::PathBuf,
-        /// What does not fit.
-        why: String,
+        /// What the inventory has.
+        cursor: Cursor,
     },
     /// The inventory could not be rebuilt.
     #[error("cannot rebuild the inventory: {0}")]
@@ -193,10 +194,11 @@ fn begin(
     let state = StateDir::take(&settings.state_dir, &settings.host, settings.machine_id.as_deref())?;
     let host = state.identity().host.clone();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let options = WriterOptions { roll_bytes: settings.roll_bytes, ..WriterOptions::new(&host) };
+    let options =
+        WriterOptions { roll_bytes: settings.roll_bytes, holds: followed(&state), ..WriterOptions::new(&host) };
     let started = clock.now();
-    refuse_fork(&state, &disk)?;
-    let (writer, recovery) = Writer::open(Arc::clone(&disk), &state.journal(), started, options)?;
+    let (writer, recovery) = Writer::open(Arc::clone(&disk), &state.journal(), started, options)
+        .map_err(|error| journal_error(&state, error))?;
     let inventory = open_inventory(&state, &writer, &disk)?;
     let view = inventory.reader()?;
     let progress = Arc::new(Progress::default());
@@ -287,33 +289,22 @@ fn mount_watch(mode: Mode) -> Option<MountWatch> {
         .ok()
 }
 
-/// Refuses an inventory that does not follow from this journal, before the journal is opened for writing. Whatever
-/// else is wrong with either is told when it is opened.
-fn refuse_fork(state: &StateDir, disk: &Arc<dyn Disk>) -> Result<(), StartError> {
+/// What the journal has to hold because the inventory followed it there. Whatever is wrong with the inventory is told when
+/// it is opened; a journal that was set aside since is not asked for.
+fn followed(state: &StateDir) -> Option<Cursor> {
     if !state.inventory().exists() {
-        return Ok(());
+        return None;
     }
-    let cursor = View::open(&state.inventory()).and_then(|view| view.cursor());
-    let Ok(Some(cursor)) = cursor else { return Ok(()) };
-    if is_epoch(&state.journal(), cursor.journal) {
-        return Ok(());
+    let cursor = View::open(&state.inventory()).and_then(|view| view.cursor()).ok()??;
+    (!is_epoch(&state.journal(), cursor.journal)).then_some(cursor)
+}
+
+/// That the journal lacks what the inventory has is told of as a matter between the two.
+fn journal_error(state: &StateDir, error: OpenError) -> StartError {
+    match error {
+        OpenError::Forked { cursor, .. } => StartError::Forked { state: state.path().to_owned(), cursor },
+        error => error.into(),
     }
-    let why = match Reader::open_at(Arc::clone(disk), &state.journal(), cursor) {
-        Err(ReadError::Forked { .. }) => {
-            // Behind damage nothing is held: then the damage is what to tell.
-            let report = verify(&**disk, &state.journal(), &VerifyOptions::default()).map_err(OpenError::Disk)?;
-            if let Some(found) = report.findings.into_iter().find(|found| found.kind == FindingKind::Damaged) {
-                let Finding { file, line, seq, what, .. } = found;
-                return Err(OpenError::Damaged { file, line, seq, what }.into());
-            }
-            format!("the journal does not hold record {cursor}, which the inventory has")
-        }
-        Err(ReadError::Disk(error)) if error.source.kind() == std::io::ErrorKind::NotFound => {
-            format!("there is no journal, and the inventory has record {cursor}")
-        }
-        Ok(_) | Err(_) => return Ok(()),
-    };
-    Err(StartError::Forked { state: state.path().to_owned(), why })
 }
 
 /// The inventory, rebuilt if its schema is older or it followed a journal that was set aside.
