@@ -155,6 +155,7 @@ impl Tree<'_> {
             self.db.prepare_cached("INSERT INTO dir_names (dir_id, from_seq, parent, name) VALUES (?1,?2,?3,?4)")?;
         insert.execute(params![id, signed(seq.0), parent, name])?;
         self.memory.learn(root, path, id);
+        self.memory.made(id);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The live tree within a transaction: names in directories, their counts, and what is remembered of it. Knows nothing of
 //! records. Directories are in `dirs`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
@@ -12,6 +12,8 @@ use crate::model::{Facts, FileType, RootName, Seq, Timestamp};
 
 /// Directories whose path is remembered; beyond, all are forgotten and looked up again.
 const PATHS_MAX: usize = 65_536;
+/// Directories known to be empty that are remembered.
+const EMPTY_MAX: usize = 64 * 1024;
 const INSERT_NAME: &str = concat!(
     "INSERT INTO files (dir_id, name, ",
     known_columns!(),
@@ -81,6 +83,8 @@ pub(super) struct Memory {
     pub(super) roots: HashMap<RootName, i64>,
     paths: HashMap<i64, HashMap<Box<[u8]>, i64>>,
     path_count: usize,
+    /// Some directories that were made lately and into which no name was written since.
+    empty: HashSet<i64>,
 }
 
 impl Memory {
@@ -101,8 +105,17 @@ impl Memory {
         self.path_count = 0;
     }
 
+    /// No name was ever written into this directory.
+    pub(super) fn made(&mut self, dir: i64) {
+        if self.empty.len() >= EMPTY_MAX {
+            self.empty.clear();
+        }
+        self.empty.insert(dir);
+    }
+
     pub(super) fn forget(&mut self) {
         self.roots.clear();
+        self.empty.clear();
         self.forget_paths();
     }
 }
@@ -129,8 +142,14 @@ impl<'c> Tree<'c> {
         self.find.query_row(params![dir, name], |row| read_known(row, 0)).optional()
     }
 
+    /// Whether nothing stands under a name.
+    pub(super) fn is_free(&mut self, dir: i64, name: &[u8]) -> rusqlite::Result<bool> {
+        Ok(self.memory.empty.contains(&dir) || self.find(dir, name)?.is_none())
+    }
+
     /// Adds a name that does not exist.
     pub(super) fn insert_name(&mut self, dir: i64, name: &[u8], known: &Known) -> rusqlite::Result<()> {
+        self.memory.empty.remove(&dir);
         bind_name(&mut self.insert, dir, name, known)?;
         self.insert.raw_execute()?;
         Ok(())

@@ -233,7 +233,7 @@ impl<'c, 'r> Batch<'c, 'r> {
             return Ok(None);
         }
         let Some(dir) = self.tree.dir(root, parent)? else { return Ok(None) };
-        let is_free = !self.keys.contains(&(dir, name)) && self.tree.find(dir, name)?.is_none();
+        let is_free = !self.keys.contains(&(dir, name)) && self.tree.is_free(dir, name)?;
         Ok(is_free.then_some((Spot { root, dir, name, path: &change.path }, facts)))
     }
 
