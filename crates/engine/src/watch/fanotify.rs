@@ -18,6 +18,11 @@ use super::sys::fanotify as sys;
 use super::sys::fanotify_record::{Entry, RawEvent};
 use super::{Event, Loss, Notice, Place, What};
 
+/// No event is shorter: its metadata, a handle, and a name with its directory's.
+const EVENT_MIN: usize = 80;
+/// None is longer: three handles, two of them with a name. With less room left in a buffer more may wait.
+const EVENT_MAX: usize = 2048;
+
 /// What is asked for of a file system.
 const MASK: u64 = libc::FAN_CREATE
     | libc::FAN_DELETE
@@ -32,55 +37,43 @@ const MASK: u64 = libc::FAN_CREATE
 /// Which of them concern the object rather than a name.
 const SELF_MASK: u64 = libc::FAN_DELETE_SELF | libc::FAN_MOVE_SELF;
 
-/// What a source by fanotify is asked to tell.
-#[derive(Clone, Copy, Debug)]
-pub struct FanotifyOptions {
-    /// Ask for the process behind each event by descriptor, so that a process id that was used again is noticed.
-    pub pidfd: bool,
-    /// Ask for a queue and a number of marks without the kernel's limits; needs `CAP_SYS_ADMIN`.
-    pub unlimited: bool,
-}
-
-impl Default for FanotifyOptions {
-    fn default() -> Self {
-        FanotifyOptions { pidfd: true, unlimited: true }
-    }
-}
-
 /// A running source by fanotify. Dropping it ends it.
 #[derive(Debug)]
 pub struct Fanotify {
     group: Arc<OwnedFd>,
-    granted: FanotifyOptions,
+    unlimited: bool,
     _reader: Reader,
 }
 
 impl Fanotify {
-    /// Makes a notification group and starts to read it into `feed`. What the kernel does not grant of `options`
-    /// is done without: see [`Fanotify::granted`].
+    /// Makes a notification group and starts to read it into `feed`. Where the kernel does not grant a queue and marks
+    /// without its limits, those hold: see [`Fanotify::is_unlimited`].
     ///
     /// # Errors
     /// [`WatchError::Privilege`] or [`WatchError::Unsupported`] where another method has to do.
-    pub fn start(feed: Feed, options: FanotifyOptions) -> Result<Fanotify, WatchError> {
-        let (group, granted) = init(options)?;
+    pub fn start(feed: Feed) -> Result<Fanotify, WatchError> {
+        let (group, unlimited) = init()?;
         let group = Arc::new(group);
-        let queue =
-            FanotifyQueue { group: Arc::clone(&group), buffer: vec![0; READ_MAX], processes: Processes::default() };
+        let queue = FanotifyQueue {
+            group: Arc::clone(&group),
+            buffer: vec![0; READ_MAX],
+            processes: Processes::new(Instant::now()),
+        };
         let reader = Reader::spawn("fanotify", queue, feed)
             .map_err(|source| WatchError::Os { action: "start the fanotify reader", source })?;
-        Ok(Fanotify { group, granted, _reader: reader })
+        Ok(Fanotify { group, unlimited, _reader: reader })
     }
 
     /// Whether a mark can be set on the file system of `dir`: sets one, in a group that ends at once.
     pub(super) fn try_mark(dir: BorrowedFd<'_>) -> Result<(), WatchError> {
-        let (group, _) = init(FanotifyOptions::default())?;
+        let (group, _) = init()?;
         mark_filesystem(group.as_fd(), dir)
     }
 
-    /// What the kernel granted of the options.
+    /// Whether queue and marks are without the kernel's limits, which needs `CAP_SYS_ADMIN`.
     #[must_use]
-    pub fn granted(&self) -> FanotifyOptions {
-        self.granted
+    pub fn is_unlimited(&self) -> bool {
+        self.unlimited
     }
 
     /// Reports all that happens from now on in the file system of `dir`. The descriptor may be closed afterwards.
@@ -123,25 +116,16 @@ fn mark_filesystem(group: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Result<(), Wat
     sys::mark(group, flags, MASK, dir).map_err(|source| refusal("mark the file system", source))
 }
 
-/// Asks for everything, then for less.
-fn init(options: FanotifyOptions) -> Result<(OwnedFd, FanotifyOptions), WatchError> {
-    let mut granted = options;
-    loop {
-        let mut flags = libc::FAN_REPORT_DFID_NAME_TARGET;
-        if granted.unlimited {
-            flags |= libc::FAN_UNLIMITED_QUEUE | libc::FAN_UNLIMITED_MARKS;
-        }
-        if granted.pidfd {
-            flags |= libc::FAN_REPORT_PIDFD;
-        }
-        match sys::init(flags) {
-            Ok(group) => return Ok((group, granted)),
-            // Before Linux 5.15 there are no process descriptors; without privilege they are refused.
-            Err(_) if granted.pidfd => granted.pidfd = false,
-            Err(_) if granted.unlimited => granted.unlimited = false,
-            Err(source) => return Err(refusal("use fanotify", source)),
-        }
+/// A group, and whether it is without the kernel's limits.
+///
+/// Not with `FAN_REPORT_PIDFD`: a descriptor for each event, made and closed, was measured to cost the reader as much as
+/// all the rest of it. [`Processes`] tells a process from a later one with its number without them.
+fn init() -> Result<(OwnedFd, bool), WatchError> {
+    let flags = libc::FAN_REPORT_DFID_NAME_TARGET;
+    if let Ok(group) = sys::init(flags | libc::FAN_UNLIMITED_QUEUE | libc::FAN_UNLIMITED_MARKS) {
+        return Ok((group, true));
     }
+    sys::init(flags).map(|group| (group, false)).map_err(|source| refusal("use fanotify", source))
 }
 
 fn refusal(action: &'static str, source: io::Error) -> WatchError {
@@ -174,15 +158,17 @@ impl Queue for FanotifyQueue {
     fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
         let FanotifyQueue { group, buffer, processes } = self;
         let now = Instant::now();
-        processes.next_buffer();
-        sys::read(group.as_fd(), buffer, |raw, pidfd| {
+        processes.next_buffer(now);
+        out.reserve(buffer.len() / EVENT_MIN);
+        let len = sys::read(group.as_fd(), buffer, |raw| {
             out.extend(notice_of(&raw).map(|notice| match notice {
-                Notice::Event(event) => {
-                    Notice::Event(Event { by: processes.who(raw.pid, pidfd.as_ref(), now), ..event })
-                }
+                Notice::Event(event) => Notice::Event(Event { by: processes.who(raw.pid), ..event }),
                 lost @ Notice::Lost(_) => lost,
             }));
         })?;
+        if buffer.len() - len >= EVENT_MAX {
+            processes.queue_was_empty(now);
+        }
         Ok(())
     }
 }

@@ -1,11 +1,17 @@
-//! Who did it: the user and the program behind a process id, read once for each process.
+//! Who did it: the user and the program behind a process number, read once for each process.
+//!
+//! An event waits in the kernel's queue before it is read, and its process may be gone by then, its number given to
+//! another. What is read of a process counts if it began before the queue was last empty: then it had the number all the
+//! while. For one that is younger the queue must have been empty a moment ago.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use keepwatch_journal::By;
-use rustix::fs::{Mode, OFlags, fstat, fstatfs, open, openat, readlinkat};
+use rustix::fs::{Mode, OFlags, open, openat, readlinkat};
+use rustix::param::clock_ticks_per_second;
+use rustix::time::{ClockId, clock_gettime};
 
 /// How many processes are remembered; beyond that all are forgotten and read again.
 const REMEMBERED_MAX: usize = 512;
@@ -14,20 +20,19 @@ const REMEMBERED_MAX: usize = 512;
 /// numbers are given out in a cycle, so within this time none stands for two processes that both wrote.
 const TRUSTED: Duration = Duration::from_secs(1);
 
-/// `PID_FS_MAGIC` of `linux/magic.h`: since Linux 6.9 a process descriptor's inode number is its process's alone.
-const PID_FS_MAGIC: u64 = 0x5049_4446;
-
-/// What tells a process from a later one with the same number.
+/// When a process began, in clock ticks since the machine did: what tells it from a later one with the same number.
 type Birth = u64;
 
 /// Remembers processes by number and birth.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Processes {
     known: HashMap<u32, Known>,
     /// Counts buffers: within one buffer nothing is read twice.
     buffer: u64,
-    /// Whether process descriptors are told apart by inode; unknown before the first.
-    has_pidfs: Option<bool>,
+    /// When it was read.
+    now: Instant,
+    /// When the kernel's queue was last known to be empty.
+    emptied: Instant,
 }
 
 #[derive(Debug)]
@@ -39,23 +44,35 @@ struct Known {
 }
 
 impl Processes {
-    /// A new buffer was read: process numbers may have been given to others since the last.
-    pub(crate) fn next_buffer(&mut self) {
+    /// Knows nobody; the queue is empty.
+    pub(crate) fn new(now: Instant) -> Self {
+        Processes { known: HashMap::new(), buffer: 0, now, emptied: now }
+    }
+
+    /// A new buffer is about to be read: process numbers may have been given to others since the last.
+    pub(crate) fn next_buffer(&mut self, now: Instant) {
         self.buffer += 1;
+        self.now = now;
         if self.known.len() > REMEMBERED_MAX {
             self.known.clear();
         }
     }
 
-    /// Who `pid` is. `pidfd` is its descriptor, if the kernel gave one. `None` where the kernel does not tell.
-    /// Of a process that is gone only its number is known, unless it was met a moment ago.
-    pub(crate) fn who(&mut self, pid: i32, pidfd: Option<&OwnedFd>, now: Instant) -> Option<Box<By>> {
+    /// Nothing was left in the queue by then.
+    pub(crate) fn queue_was_empty(&mut self, at: Instant) {
+        self.emptied = at;
+    }
+
+    /// Who `pid` is. `None` where the kernel does not tell. Of a process that is gone, or of which it is not sure that it
+    /// is the one that was told of, only its number is known, unless it was met a moment ago.
+    pub(crate) fn who(&mut self, pid: i32) -> Option<Box<By>> {
         let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
-        let buffer = self.buffer;
+        let (buffer, now) = (self.buffer, self.now);
         if let Some(known) = self.known.get(&pid).filter(|known| known.buffer == buffer) {
             return Some(Box::new(known.by.clone()));
         }
-        let birth = self.birth(pid, pidfd);
+        let process = Process::open(pid);
+        let birth = process.as_ref().map(|process| process.birth);
         if let Some(known) = self.known.get_mut(&pid) {
             let is_same = birth.is_none() || birth == known.birth;
             if is_same && now.duration_since(known.read_at) < TRUSTED {
@@ -63,22 +80,55 @@ impl Processes {
                 return Some(Box::new(known.by.clone()));
             }
         }
-        let by = read_process(pid, pidfd);
+        let by = match process {
+            Some(process) if self.is_the_one(process.birth) => process.read(pid),
+            Some(_) | None => By { pid, uid: None, exe: None },
+        };
         self.known.insert(pid, Known { birth, buffer, read_at: now, by: by.clone() });
         Some(Box::new(by))
     }
 
-    fn birth(&mut self, pid: u32, pidfd: Option<&OwnedFd>) -> Option<Birth> {
-        if let Some(pidfd) = pidfd {
-            let has_pidfs = *self.has_pidfs.get_or_insert_with(|| {
-                fstatfs(pidfd).is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|magic| magic == PID_FS_MAGIC))
-            });
-            if has_pidfs {
-                return fstat(pidfd).ok().map(|stat| stat.st_ino);
-            }
-        }
-        start_time(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    /// Whether a process that began then had its number when the event was made.
+    fn is_the_one(&self, birth: Birth) -> bool {
+        let waited = self.now.duration_since(self.emptied);
+        waited < TRUSTED || self.now.checked_sub(age(birth)).is_some_and(|began| began < self.emptied)
     }
+}
+
+/// For how long there has been a process, at least: births are told in ticks, rounded down.
+fn age(birth: Birth) -> Duration {
+    let ticks_per_second = clock_ticks_per_second().max(1);
+    let since_boot = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
+    let born = Duration::from_nanos((birth + 1).saturating_mul(1_000_000_000 / ticks_per_second));
+    since_boot.saturating_sub(born)
+}
+
+/// A process, by its directory: that stays this process's and can be read no more once it is gone.
+struct Process {
+    dir: OwnedFd,
+    birth: Birth,
+}
+
+impl Process {
+    fn open(pid: u32) -> Option<Process> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let dir = open(format!("/proc/{pid}"), flags, Mode::empty()).ok()?;
+        let birth = start_time(&read(&dir, "stat")?)?;
+        Some(Process { dir, birth })
+    }
+
+    fn read(&self, pid: u32) -> By {
+        let exe = readlinkat(&self.dir, "exe", Vec::new()).ok().map(|path| path.into_bytes().into_boxed_slice());
+        By { pid, uid: read(&self.dir, "status").and_then(|status| real_uid(&status)), exe }
+    }
+}
+
+fn read(dir: &OwnedFd, name: &str) -> Option<Vec<u8>> {
+    let file = openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut bytes = vec![0; 4096];
+    let len = rustix::io::read(&file, &mut bytes[..]).ok()?;
+    bytes.truncate(len);
+    Some(bytes)
 }
 
 /// Field 22 of `/proc/PID/stat`. The second, the command, may hold blanks and parentheses of its own.
@@ -88,31 +138,9 @@ fn start_time(stat: &[u8]) -> Option<Birth> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
-/// Reads user and program. Only if the descriptor still stands for `pid` afterwards were they this process's.
-fn read_process(pid: u32, pidfd: Option<&OwnedFd>) -> By {
-    let nothing = By { pid, uid: None, exe: None };
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let Ok(dir) = open(format!("/proc/{pid}"), flags, Mode::empty()) else { return nothing };
-    let exe = readlinkat(&dir, "exe", Vec::new()).ok().map(|path| path.into_bytes().into_boxed_slice());
-    let by = By { pid, uid: read_uid(&dir), exe };
-    let is_the_same = pidfd.is_none_or(|pidfd| {
-        std::fs::read(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))
-            .is_ok_and(|info| line_value(&info, b"Pid:") == Some(u64::from(pid)))
-    });
-    if is_the_same { by } else { nothing }
-}
-
-/// The real user id, first of the four in the line `Uid:` of `status`.
-fn read_uid(dir: &OwnedFd) -> Option<u32> {
-    let status = openat(dir, "status", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let mut bytes = vec![0; 4096];
-    let len = rustix::io::read(&status, &mut bytes[..]).ok()?;
-    line_value(&bytes[..len], b"Uid:").and_then(|uid| u32::try_from(uid).ok())
-}
-
-/// The first number in the line that starts with `label`.
-fn line_value(text: &[u8], label: &[u8]) -> Option<u64> {
-    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(label))?;
+/// The first of the four numbers in the line `Uid:` of `/proc/PID/status`.
+fn real_uid(status: &[u8]) -> Option<u32> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
     let word = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?;
     std::str::from_utf8(word).ok()?.parse().ok()
 }
@@ -135,9 +163,9 @@ mod tests {
     #[test]
     fn this_process_is_known_by_user_and_program() {
         let pid = std::process::id();
-        let mut processes = Processes::default();
-        processes.next_buffer();
-        let by = processes.who(pid.cast_signed(), None, Instant::now()).unwrap();
+        let mut processes = Processes::new(Instant::now());
+        processes.next_buffer(Instant::now());
+        let by = processes.who(pid.cast_signed()).unwrap();
         assert_eq!(by.pid, pid);
         assert_eq!(by.uid, Some(rustix::process::getuid().as_raw()));
         assert_eq!(by.exe.as_deref(), Some(std::env::current_exe().unwrap().as_os_str().as_bytes()));
@@ -147,36 +175,48 @@ mod tests {
     fn what_was_read_is_trusted_for_a_moment_only() {
         let pid = std::process::id();
         let start = Instant::now();
-        let mut processes = Processes::default();
-        processes.next_buffer();
-        let by = processes.who(pid.cast_signed(), None, start).unwrap();
+        let mut processes = Processes::new(start);
+        let who = |processes: &mut Processes, at: Instant| {
+            processes.queue_was_empty(at);
+            processes.next_buffer(at);
+            processes.who(pid.cast_signed()).unwrap()
+        };
+        let by = who(&mut processes, start);
         processes.known.get_mut(&pid).unwrap().by.exe = None;
-        processes.next_buffer();
-        assert_eq!(processes.who(pid.cast_signed(), None, start + TRUSTED / 2).unwrap().exe, None);
-        processes.next_buffer();
-        assert_eq!(processes.who(pid.cast_signed(), None, start + TRUSTED).unwrap(), by);
+        assert_eq!(who(&mut processes, start + TRUSTED / 2).exe, None);
+        assert_eq!(who(&mut processes, start + TRUSTED), by);
         processes.known.get_mut(&pid).unwrap().birth = Some(0);
         processes.known.get_mut(&pid).unwrap().by.exe = None;
-        processes.next_buffer();
-        assert_eq!(processes.who(pid.cast_signed(), None, start + TRUSTED).unwrap(), by, "it is another process");
+        assert_eq!(who(&mut processes, start + TRUSTED), by, "it is another process");
     }
 
     #[test]
     fn a_process_that_is_gone_leaves_only_its_number() {
         let mut child = Command::new("true").spawn().unwrap();
         let pid = child.id();
-        let raw = rustix::process::Pid::from_child(&child);
-        let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).unwrap();
         child.wait().unwrap();
-        let mut processes = Processes::default();
-        processes.next_buffer();
-        let gone = Some(Box::new(By { pid, uid: None, exe: None }));
-        assert_eq!(processes.who(pid.cast_signed(), Some(&pidfd), Instant::now()), gone);
-        // By now its number belongs to another: to us, say.
-        let other = std::process::id();
-        let unknown = Some(Box::new(By { pid: other, uid: None, exe: None }));
-        assert_eq!(processes.who(other.cast_signed(), Some(&pidfd), Instant::now()), unknown);
-        assert_eq!(processes.who(0, None, Instant::now()), None);
-        assert_eq!(processes.who(-1, None, Instant::now()), None);
+        let mut processes = Processes::new(Instant::now());
+        processes.next_buffer(Instant::now());
+        assert_eq!(processes.who(pid.cast_signed()), Some(Box::new(By { pid, uid: None, exe: None })));
+        assert_eq!(processes.who(0), None);
+        assert_eq!(processes.who(-1), None);
+    }
+
+    #[test]
+    fn a_process_younger_than_what_waited_long_may_be_another() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let now = Instant::now();
+        let mut processes = Processes::new(now);
+        let mut knows = |pid: u32, waited: Duration| {
+            processes.known.clear();
+            processes.queue_was_empty(now.checked_sub(waited).unwrap());
+            processes.next_buffer(now);
+            processes.who(pid.cast_signed()).unwrap().uid.is_some()
+        };
+        assert!(!knows(child.id(), TRUSTED * 2));
+        assert!(knows(child.id(), TRUSTED / 2));
+        assert!(knows(1, TRUSTED * 2), "the first process is older than that");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

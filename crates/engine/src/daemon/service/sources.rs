@@ -8,7 +8,7 @@ use crossbeam_channel::Receiver;
 use rustix::fs::{Mode, OFlags, open};
 
 use super::root::with_source;
-use crate::watch::fanotify::{Fanotify, FanotifyOptions};
+use crate::watch::fanotify::Fanotify;
 use crate::watch::feed::{Batch, FeedReceiver, feed};
 use crate::watch::inotify::Inotify;
 use crate::watch::{Loss, Notice};
@@ -32,7 +32,7 @@ impl Sources {
     pub(super) fn mark(&mut self, dir: BorrowedFd<'_>) -> Result<(), String> {
         if self.fanotify.is_none() {
             let (sender, receiver) = feed(self.backlog_max);
-            let fanotify = Fanotify::start(sender, FanotifyOptions::default()).map_err(|error| with_source(&error))?;
+            let fanotify = Fanotify::start(sender).map_err(|error| with_source(&error))?;
             self.fanotify = Some((fanotify, receiver));
             self.ignore_own();
         }

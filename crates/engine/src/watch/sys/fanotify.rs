@@ -1,7 +1,7 @@
 //! `fanotify_init(2)`, `fanotify_mark(2)`, and reading a group's events.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::fanotify_record::{self, Malformed, RawEvent};
 use super::{done, owned};
@@ -21,25 +21,15 @@ pub(crate) fn mark(group: BorrowedFd<'_>, flags: u32, mask: u64, dir: BorrowedFd
     done(unsafe { libc::fanotify_mark(group.as_raw_fd(), flags, mask, dir.as_raw_fd(), c".".as_ptr()) })
 }
 
-/// Reads once into `buffer` and hands each event to `each`, with the descriptor of the process that caused it.
-/// Returns how many bytes came; `WouldBlock` means that the queue is empty.
+/// Reads once into `buffer` and hands each event to `each`. Returns how many bytes came; `WouldBlock` means that the queue is empty.
 ///
 /// # Errors
 /// What `read(2)` says, or `InvalidData` for bytes that are no fanotify events.
-pub(crate) fn read(
-    group: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    mut each: impl FnMut(RawEvent<'_>, Option<OwnedFd>),
-) -> io::Result<usize> {
+pub(crate) fn read(group: BorrowedFd<'_>, buffer: &mut [u8], mut each: impl FnMut(RawEvent<'_>)) -> io::Result<usize> {
     let len = rustix::io::retry_on_intr(|| rustix::io::read(group, &mut *buffer))?;
     for event in fanotify_record::events(&buffer[..len]) {
         let event = event.map_err(|Malformed(why)| io::Error::new(io::ErrorKind::InvalidData, why))?;
-        let pidfd = (event.pidfd >= 0).then(|| {
-            // SAFETY: the kernel opened this descriptor for us while it answered the read above, and this is the
-            // only place that takes it out of the buffer.
-            unsafe { OwnedFd::from_raw_fd(event.pidfd) }
-        });
-        each(event, pidfd);
+        each(event);
     }
     Ok(len)
 }

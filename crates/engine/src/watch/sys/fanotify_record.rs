@@ -45,8 +45,6 @@ pub(crate) struct RawEvent<'a> {
     pub(crate) mask: u64,
     /// The process that caused it; 0 where the kernel does not tell.
     pub(crate) pid: i32,
-    /// Its descriptor, or a negative number where there is none.
-    pub(crate) pidfd: i32,
     /// Where it happened.
     pub(crate) entry: Option<Entry<'a>>,
     /// For a rename: where from.
@@ -88,12 +86,8 @@ fn take_event(bytes: &[u8]) -> Result<(RawEvent<'_>, &[u8]), Malformed> {
     if metadata_len < METADATA_LEN || len < metadata_len || len > bytes.len() {
         return Err(Malformed("a fanotify event has an impossible length"));
     }
-    let mut event = RawEvent {
-        mask: u64_at(bytes, 8).ok_or(CUT)?,
-        pid: i32_at(bytes, 20).ok_or(CUT)?,
-        pidfd: libc::FAN_NOPIDFD,
-        ..RawEvent::default()
-    };
+    let mut event =
+        RawEvent { mask: u64_at(bytes, 8).ok_or(CUT)?, pid: i32_at(bytes, 20).ok_or(CUT)?, ..RawEvent::default() };
     let (event_bytes, behind) = bytes.split_at(len);
     let mut infos = &event_bytes[metadata_len..];
     while !infos.is_empty() {
@@ -114,9 +108,6 @@ fn take_info<'a>(kind: u8, body: &'a [u8], event: &mut RawEvent<'a>) -> Result<(
         libc::FAN_EVENT_INFO_TYPE_DFID | libc::FAN_EVENT_INFO_TYPE_DFID_NAME => event.entry = Some(take_entry(body)?),
         libc::FAN_EVENT_INFO_TYPE_OLD_DFID_NAME => event.old = Some(take_entry(body)?),
         libc::FAN_EVENT_INFO_TYPE_NEW_DFID_NAME => event.new = Some(take_entry(body)?),
-        libc::FAN_EVENT_INFO_TYPE_PIDFD => {
-            event.pidfd = i32_at(body, 0).ok_or(Malformed("a fanotify process record is cut short"))?;
-        }
         // A later kernel may tell more than we asked for; its length says how to step over it.
         _ => {}
     }
@@ -214,7 +205,6 @@ mod tests {
                     info(libc::FAN_EVENT_INFO_TYPE_NEW_DFID_NAME, &fid_body(1, b"cdef", b"new\0")),
                     info(200, b"of a later kernel"),
                     info(libc::FAN_EVENT_INFO_TYPE_FID, &fid_body(1, b"self", b"")),
-                    info(libc::FAN_EVENT_INFO_TYPE_PIDFD, &9i32.to_ne_bytes()),
                 ],
             ),
             event(libc::FAN_ATTRIB, 0, &[info(libc::FAN_EVENT_INFO_TYPE_DFID_NAME, &fid_body(2, b"dir.", b".\0"))]),
@@ -222,13 +212,13 @@ mod tests {
         .concat();
         let events: Vec<_> = events(&bytes).map(Result::unwrap).collect();
         assert_eq!(events.len(), 2);
-        assert_eq!((events[0].mask, events[0].pid, events[0].pidfd), (libc::FAN_RENAME, 42, 9));
+        assert_eq!((events[0].mask, events[0].pid), (libc::FAN_RENAME, 42));
         assert_eq!(events[0].old.unwrap().name, b"old");
         assert_eq!(events[0].old.unwrap().dir.handle, b"0123456789ab");
         assert_eq!(events[0].new.unwrap().name, b"new");
         let key = [b"h\x01\x01\x01\x01\x01\x01\x01\x01", &7i32.to_ne_bytes()[..], b"self"].concat();
         assert_eq!(&*events[0].object.unwrap().key().0, &key[..]);
-        assert_eq!((events[1].pidfd, events[1].entry.unwrap().name), (libc::FAN_NOPIDFD, &b""[..]));
+        assert_eq!(events[1].entry.unwrap().name, &b""[..]);
     }
 
     proptest! {
@@ -243,7 +233,7 @@ mod tests {
         ) {
             let mut bytes = event(libc::FAN_CREATE, 1, &[
                 info(libc::FAN_EVENT_INFO_TYPE_DFID_NAME, &fid_body(3, &handle, b"name\0")),
-                info(libc::FAN_EVENT_INFO_TYPE_PIDFD, &1i32.to_ne_bytes()),
+                info(libc::FAN_EVENT_INFO_TYPE_FID, &fid_body(3, &handle, b"")),
             ]);
             if let Some(target) = bytes.get_mut(at) {
                 *target = byte;
