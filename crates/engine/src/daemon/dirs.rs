@@ -73,6 +73,8 @@ pub struct Dirs {
     entries: Cache<DirNo, Entry>,
     numbers: Cache<DirKey, DirNo>,
     outside: Cache<DirKey, ()>,
+    /// Which directories hold others, as far as that was asked: most events are about names in those that hold none.
+    holding: Cache<DirNo, bool>,
     /// Counts moves and removals: a path cached in an earlier generation may be stale.
     generation: u64,
     next: i64,
@@ -115,6 +117,7 @@ impl Dirs {
             entries: Cache::new(CACHE_ENTRIES),
             numbers: Cache::new(CACHE_ENTRIES),
             outside: Cache::new(OUTSIDE_ENTRIES),
+            holding: Cache::new(CACHE_ENTRIES),
             generation: 1,
             next: 1,
         })
@@ -252,12 +255,27 @@ impl Dirs {
     /// # Errors
     /// If the table fails.
     pub fn child(&mut self, parent: DirNo, name: &[u8]) -> Result<Option<DirNo>> {
+        if !self.holds_any(parent)? {
+            return Ok(None);
+        }
         Ok(self
             .db
             .prepare_cached("SELECT no FROM dir WHERE parent = ? AND name = ?")?
             .query_row(params![parent.0, name], |row| row.get(0))
             .optional()?
             .map(DirNo))
+    }
+
+    fn holds_any(&mut self, parent: DirNo) -> Result<bool> {
+        if let Some(holds) = self.holding.get(&parent) {
+            return Ok(*holds);
+        }
+        let holds = self
+            .db
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM dir WHERE parent = ?)")?
+            .query_row([parent.0], |row| row.get(0))?;
+        self.holding.insert(parent, holds);
+        Ok(holds)
     }
 
     /// A directory's identity.
@@ -325,6 +343,9 @@ impl Dirs {
     fn put(&mut self, key: &DirKey, parent: Option<DirNo>, name: &[u8], root: Option<RootNo>) -> Result<DirNo> {
         let no = DirNo(self.next);
         self.next += 1;
+        if let Some(parent) = parent {
+            self.holding.insert(parent, true);
+        }
         self.db
             .prepare_cached("INSERT INTO dir (no, key, parent, name, root) VALUES (?, ?, ?, ?, ?)")?
             .execute(params![no.0, &*key.0, parent.map(|parent| parent.0), name, root.map(|root| root.0)])?;
@@ -335,6 +356,7 @@ impl Dirs {
     }
 
     fn relocate(&mut self, no: DirNo, parent: DirNo, name: &[u8]) -> Result<()> {
+        self.holding.insert(parent, true);
         self.db
             .prepare_cached("UPDATE dir SET parent = ?, name = ? WHERE no = ?")?
             .execute(params![parent.0, name, no.0])?;

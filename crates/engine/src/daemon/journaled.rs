@@ -42,6 +42,12 @@ impl Journaled {
         &self.view
     }
 
+    /// What the inventory says next is not older than now. Until then all answers since the last commit are of one state.
+    pub fn let_go(&self) {
+        // A view that cannot be let go of cannot be asked either, and says so then.
+        let _ = self.view.let_go();
+    }
+
     /// Gives the journal back, to be closed.
     #[must_use]
     pub fn into_writer(self) -> Writer {
@@ -63,6 +69,7 @@ impl Ledger for Journaled {
     }
 
     fn commit(&mut self) -> Result<(), NotDurable> {
+        self.let_go();
         match self.writer.commit() {
             Ok(_) => Ok(()),
             Err(error) => Err(NotDurable { reason: error.to_string() }),
@@ -74,6 +81,7 @@ impl Ledger for Journaled {
     }
 
     fn catch_up(&mut self) -> bool {
+        self.let_go();
         if self.blank {
             return self.commit().is_ok();
         }
@@ -89,6 +97,7 @@ impl Ledger for Journaled {
             return Knowledge::Unknown;
         }
         // The inventory that cannot be read says nothing; the follower tells why.
+        let _ = self.view.hold();
         let found = match (name, dir.split()) {
             (b"", None) => self.view.child(ROOTS_DIR, root.as_str().as_bytes()),
             (b"", Some((above, name))) => match RelPath::new(above) {
@@ -111,6 +120,7 @@ impl Ledger for Journaled {
         if self.blank {
             return Vec::new();
         }
+        let _ = self.view.hold();
         let found = self.view.by_inode(root, inode).unwrap_or_default();
         let place = |dir, name: &[u8]| match self.view.dir_path(dir) {
             Ok(Some((_, dir))) if !name.is_empty() => Some(dir.join(name)),
@@ -123,6 +133,7 @@ impl Ledger for Journaled {
         if self.blank {
             return Vec::new();
         }
+        self.let_go();
         let found = self.view.unsettled(after, limit).unwrap_or_default();
         let read = |one: crate::inventory::Unsettled| {
             Some(Unsettled { root: one.root, path: one.path, version: one.known.version_seq, facts: one.known.facts? })

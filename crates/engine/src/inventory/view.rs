@@ -97,6 +97,28 @@ impl View {
         Ok(View { path: path.to_owned(), db: schema::open_reader(path)? })
     }
 
+    /// From now on until [`View::let_go`] all calls see one state, and cost less. The writer's log cannot be cut meanwhile.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn hold(&self) -> Result<()> {
+        if self.db.is_autocommit() {
+            self.read(|db| db.prepare_cached("BEGIN")?.execute([]))?;
+        }
+        Ok(())
+    }
+
+    /// Each call sees the newest state again.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn let_go(&self) -> Result<()> {
+        if !self.db.is_autocommit() {
+            self.read(|db| db.prepare_cached("COMMIT")?.execute([]))?;
+        }
+        Ok(())
+    }
+
     /// Whose inventory it is.
     ///
     /// # Errors

@@ -128,7 +128,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         for (spot, origin) in due {
             let Some(at) = self.dirs.at(spot.dir)? else { continue };
             match self.look(&at, &spot.name)? {
-                Look::There(_) => self.resolve(&spot, origin)?,
+                there @ Look::There(_) => self.resolve_as(&spot, origin, Some(there))?,
                 Look::Gone => gone.push((spot, origin)),
                 Look::Unavailable => self.asked.check_roots = true,
             }
@@ -151,12 +151,23 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// Looks at a name and journals what differs from what is known.
     fn resolve(&mut self, spot: &Spot, origin: Origin) -> Result<()> {
-        if (self.shifted || self.resolved.contains(spot)) && !self.catch_up() {
-            self.doubt(spot.clone(), origin, NO_INVENTORY_WAIT);
-            return Ok(());
+        self.resolve_as(spot, origin, None)
+    }
+
+    /// The same with what a look has just shown.
+    fn resolve_as(&mut self, spot: &Spot, origin: Origin, mut seen: Option<Look>) -> Result<()> {
+        if self.shifted || self.resolved.contains(spot) {
+            seen = None;
+            if !self.catch_up() {
+                self.doubt(spot.clone(), origin, NO_INVENTORY_WAIT);
+                return Ok(());
+            }
         }
         let Some(at) = self.dirs.at(spot.dir)? else { return Ok(()) };
-        let look = self.look(&at, &spot.name)?;
+        let look = match seen {
+            Some(look) => look,
+            None => self.look(&at, &spot.name)?,
+        };
         let kind = match &look {
             Look::There(facts) => Some(facts.kind),
             _ => None,

@@ -11,6 +11,8 @@ use crate::daemon::ledger::{Knowledge, Ledger};
 use crate::daemon::tree::{DirAt, Look, Tree};
 use crate::watch::{Event, Notice, What};
 
+/// How far ahead it is looked for what became of an object that is not under its new name.
+const FATE_AHEAD: usize = 64;
 /// How far ahead the second half of an exchange is looked for.
 const EXCHANGE_AHEAD: usize = 8;
 
@@ -148,7 +150,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if !exchange {
             self.ended.insert(old.clone(), self.last);
         }
-        if merged || twice || event.object.is_none() || exchange {
+        let is_lost = merged && !goes_on(event, to_name, ahead);
+        if is_lost || twice || event.object.is_none() || exchange {
             self.doubt(old, origin_again.clone(), DOUBT_WAIT);
             self.doubt(new.clone(), origin_again, DOUBT_WAIT);
         }
@@ -343,4 +346,18 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     fn touch_again(&mut self, at: &At) {
         self.touch(at.no, self.last);
     }
+}
+
+/// Whether a notice that waits tells what became of the object under its new name.
+fn goes_on(event: &Event, to_name: &[u8], ahead: &[Notice]) -> bool {
+    let Some(to) = &event.to else { return false };
+    ahead.iter().take(FATE_AHEAD).any(|notice| match notice {
+        Notice::Event(next) => {
+            next.what.has(What::RENAME.with(What::DELETE))
+                && next.object == event.object
+                && *next.place.name == *to_name
+                && next.place.dir == to.dir
+        }
+        Notice::Lost(_) => false,
+    })
 }

@@ -196,6 +196,7 @@ impl Service {
         self.mend_contradicted(now);
         self.close_gaps();
         self.commit_if_due(now);
+        self.sequencer.ledger.let_go();
         self.answer_syncs(now)?;
         if !self.resting && now.duration_since(self.busy) >= REST_WAIT {
             self.sequencer.tree.rest();
