@@ -36,7 +36,7 @@ fn change(number: u64) -> Result<Body, Box<dyn Error>> {
             target: None,
         }),
         via: Via::Fanotify,
-        by: Some(Box::new(By { pid: 4242, uid: Some(1000), exe: Some(b"/usr/bin/rsync".to_vec().into()) })),
+        by: Some(Arc::new(By { pid: 4242, uid: Some(1000), exe: Some(b"/usr/bin/rsync".to_vec().into()) })),
         merged: false,
         subtree: false,
         exchange: false,

@@ -3,6 +3,8 @@
 //! The JSON form of each, field by field, is `docs/journal-format.md`; [`Record::render`] writes it and
 //! [`Record::parse`] reads it back. Rendering is canonical: the same record always gives the same bytes.
 
+use std::sync::Arc;
+
 use crate::value::{RelPath, RootName, Seq, Timestamp};
 
 /// One line of the journal.
@@ -69,7 +71,7 @@ pub struct Change {
     /// Who told.
     pub via: Via,
     /// Who did it, where the kernel tells.
-    pub by: Option<Box<By>>,
+    pub by: Option<Arc<By>>,
     /// The kernel or a scan folded several operations into one notice.
     pub merged: bool,
     /// A `delete` of a directory that left the root with all it held (moved out, or gone unwitnessed).

@@ -1,6 +1,8 @@
 //! Records survive their text, whatever bytes a name has.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use keepwatch_journal::{
     Body, By, Change, Config, Evidence, Facts, FileType, Gap, GapClosed, GapReason, OldPlace, Op, Record, RelPath,
     RootName, Seq, Settled, Timestamp, Via,
@@ -41,7 +43,7 @@ fn change() -> impl Strategy<Value = Body> {
     let flags = any::<(bool, bool, bool)>();
     (op, name(), path(), option::of(old), option::of(facts()), via, option::of(by), flags).prop_map(
         |(op, root, path, old, facts, via, by, (merged, subtree, exchange))| {
-            let by = by.map(Box::new);
+            let by = by.map(Arc::new);
             Body::Change(Change { op, root, path, old, facts, via, by, merged, subtree, exchange })
         },
     )

@@ -5,6 +5,7 @@
 //! watched directories only, knows no objects, and drops an event that repeats the last one in the queue.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use keepwatch_engine::watch::{DirKey, Event, Loss, Notice, Place, What};
 use keepwatch_journal::By;
@@ -118,7 +119,7 @@ impl Kernel {
             Some(place) if !is_dir || what.has(names) => place,
             _ => Place { dir: object.clone(), name: Box::default() },
         };
-        let by = Some(Box::new(By { pid, uid: Some(0), exe: None }));
+        let by = Some(Arc::new(By { pid, uid: Some(0), exe: None }));
         let event = Event { place, to, what, is_dir, object: Some(object), by };
         let folds = |old: &&mut Event| {
             (&old.place, &old.to, old.is_dir, &old.object, &old.by)

@@ -1,6 +1,7 @@
 //! `log`: the history, record by record, as it stands in the journal.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -205,7 +206,7 @@ impl Log<'_> {
         let by = match row.get(9)? {
             None => None,
             Some(pid) => {
-                Some(Box::new(By { pid, uid: row.get(10)?, exe: row.get::<_, Option<Vec<u8>>>(11)?.map(Into::into) }))
+                Some(Arc::new(By { pid, uid: row.get(10)?, exe: row.get::<_, Option<Vec<u8>>>(11)?.map(Into::into) }))
             }
         };
         let (merged, subtree, exchange) = (row.get(12)?, row.get(13)?, row.get(14)?);

@@ -64,7 +64,7 @@ CREATE TABLE files (
   sha256         BLOB,
   PRIMARY KEY (dir_id, name)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX files_inode ON files (inode);
+CREATE INDEX files_inode ON files (inode) WHERE inode IS NOT NULL;
 CREATE INDEX files_unsettled ON files (version_seq) WHERE kind = 1 AND settled_seq < version_seq;
 
 -- Names that ended: by a deletion, a move, or another object in their place. Leads from a directory downwards.

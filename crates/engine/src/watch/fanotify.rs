@@ -30,12 +30,11 @@ const MASK: u64 = libc::FAN_CREATE
     | libc::FAN_CLOSE_WRITE
     | libc::FAN_MODIFY
     | libc::FAN_ATTRIB
-    | libc::FAN_DELETE_SELF
-    | libc::FAN_MOVE_SELF
     | libc::FAN_ONDIR;
 
-/// Which of them concern the object rather than a name.
-const SELF_MASK: u64 = libc::FAN_DELETE_SELF | libc::FAN_MOVE_SELF;
+/// What is asked for of a single directory besides: its own end, and that it moved. Of a whole file system the kernel would
+/// tell that for every file, too, whose name's end or move it tells already.
+const SELF_MASK: u64 = libc::FAN_DELETE_SELF | libc::FAN_MOVE_SELF | libc::FAN_ONDIR;
 
 /// A running source by fanotify. Dropping it ends it.
 #[derive(Debug)]
@@ -82,6 +81,15 @@ impl Fanotify {
     /// [`WatchError::Unsupported`] for a btrfs subvolume, an overlay, FUSE and whatever else has no file handles.
     pub fn mark_filesystem(&self, dir: BorrowedFd<'_>) -> Result<(), WatchError> {
         mark_filesystem(self.group.as_fd(), dir)
+    }
+
+    /// Reports when the directory itself ends or moves.
+    ///
+    /// # Errors
+    /// What `fanotify_mark(2)` says.
+    pub fn mark_itself(&self, dir: BorrowedFd<'_>) -> Result<(), WatchError> {
+        let flags = libc::FAN_MARK_ADD | libc::FAN_MARK_ONLYDIR;
+        sys::mark(self.group.as_fd(), flags, SELF_MASK, dir).map_err(|source| refusal("mark a directory", source))
     }
 
     /// Reports nothing more of the file system of `dir`. One that is not marked is no error.
@@ -173,8 +181,7 @@ impl Queue for FanotifyQueue {
     }
 }
 
-/// What an event of the kernel says, but for who did it. `None` for what says nothing that another does not say
-/// better: a file's (not a directory's) end or move is told by name, too.
+/// What an event of the kernel says, but for who did it. `None` for what says nothing.
 fn notice_of(raw: &RawEvent<'_>) -> Option<Notice> {
     if raw.mask & libc::FAN_Q_OVERFLOW != 0 {
         return Some(Notice::Lost(Loss::KernelQueue));
@@ -185,7 +192,6 @@ fn notice_of(raw: &RawEvent<'_>) -> Option<Notice> {
         // Renamed from where we may not look: the name it has now is what counts.
         (None, Some(to), _) => (place_of(&to), None),
         // Written through a file handle, by an NFS server say, or its link count changed: it has no name here.
-        (None, None, Some(_)) if !is_dir && raw.mask & SELF_MASK != 0 => return None,
         (None, None, Some(object)) => (Place { dir: object.key(), name: Box::default() }, None),
         (None, None, None) => return None,
     };

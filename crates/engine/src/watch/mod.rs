@@ -22,6 +22,7 @@ mod sys;
 mod testing;
 
 use std::fmt;
+use std::sync::Arc;
 
 use keepwatch_journal::By;
 
@@ -103,7 +104,7 @@ pub struct Event {
     /// The object's own identity, where the kernel tells.
     pub object: Option<DirKey>,
     /// Who did it, where the kernel tells.
-    pub by: Option<Box<By>>,
+    pub by: Option<Arc<By>>,
 }
 
 /// What a source sends.

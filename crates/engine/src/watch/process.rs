@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keepwatch_journal::By;
@@ -40,7 +41,7 @@ struct Known {
     birth: Option<Birth>,
     buffer: u64,
     read_at: Instant,
-    by: By,
+    by: Arc<By>,
 }
 
 impl Processes {
@@ -65,11 +66,11 @@ impl Processes {
 
     /// Who `pid` is. `None` where the kernel does not tell. Of a process that is gone, or of which it is not sure that it
     /// is the one that was told of, only its number is known, unless it was met a moment ago.
-    pub(crate) fn who(&mut self, pid: i32) -> Option<Box<By>> {
+    pub(crate) fn who(&mut self, pid: i32) -> Option<Arc<By>> {
         let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
         let (buffer, now) = (self.buffer, self.now);
         if let Some(known) = self.known.get(&pid).filter(|known| known.buffer == buffer) {
-            return Some(Box::new(known.by.clone()));
+            return Some(Arc::clone(&known.by));
         }
         let process = Process::open(pid);
         let birth = process.as_ref().map(|process| process.birth);
@@ -77,15 +78,16 @@ impl Processes {
             let is_same = birth.is_none() || birth == known.birth;
             if is_same && now.duration_since(known.read_at) < TRUSTED {
                 known.buffer = buffer;
-                return Some(Box::new(known.by.clone()));
+                return Some(Arc::clone(&known.by));
             }
         }
         let by = match process {
             Some(process) if self.is_the_one(process.birth) => process.read(pid),
             Some(_) | None => By { pid, uid: None, exe: None },
         };
-        self.known.insert(pid, Known { birth, buffer, read_at: now, by: by.clone() });
-        Some(Box::new(by))
+        let by = Arc::new(by);
+        self.known.insert(pid, Known { birth, buffer, read_at: now, by: Arc::clone(&by) });
+        Some(by)
     }
 
     /// Whether a process that began then had its number when the event was made.
@@ -182,11 +184,11 @@ mod tests {
             processes.who(pid.cast_signed()).unwrap()
         };
         let by = who(&mut processes, start);
-        processes.known.get_mut(&pid).unwrap().by.exe = None;
+        Arc::make_mut(&mut processes.known.get_mut(&pid).unwrap().by).exe = None;
         assert_eq!(who(&mut processes, start + TRUSTED / 2).exe, None);
         assert_eq!(who(&mut processes, start + TRUSTED), by);
         processes.known.get_mut(&pid).unwrap().birth = Some(0);
-        processes.known.get_mut(&pid).unwrap().by.exe = None;
+        Arc::make_mut(&mut processes.known.get_mut(&pid).unwrap().by).exe = None;
         assert_eq!(who(&mut processes, start + TRUSTED), by, "it is another process");
     }
 
@@ -197,7 +199,7 @@ mod tests {
         child.wait().unwrap();
         let mut processes = Processes::new(Instant::now());
         processes.next_buffer(Instant::now());
-        assert_eq!(processes.who(pid.cast_signed()), Some(Box::new(By { pid, uid: None, exe: None })));
+        assert_eq!(processes.who(pid.cast_signed()), Some(Arc::new(By { pid, uid: None, exe: None })));
         assert_eq!(processes.who(0), None);
         assert_eq!(processes.who(-1), None);
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -244,7 +245,7 @@ fn read_change<'de, M: MapAccess<'de>>(op: Op, map: &mut M, extra: &mut Extra) -
         old,
         facts: facts.finish()?,
         via: word(&required(via, "via")?, Via::from_word, "via")?,
-        by: by.map(|SomeBy(by)| Box::new(by)),
+        by: by.map(|SomeBy(by)| Arc::new(by)),
         merged: merged.unwrap_or(false),
         subtree: subtree.unwrap_or(false),
         exchange: exchange.unwrap_or(false),

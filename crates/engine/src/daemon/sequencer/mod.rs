@@ -127,7 +127,7 @@ struct Told {
 #[derive(Clone, Debug)]
 struct Origin {
     via: Via,
-    by: Option<Box<By>>,
+    by: Option<Arc<By>>,
     merged: bool,
 }
 

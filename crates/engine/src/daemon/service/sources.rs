@@ -28,7 +28,7 @@ impl Sources {
         Sources { backlog_max, own, ..Sources::default() }
     }
 
-    /// Marks the file system that `dir` lies on.
+    /// Marks the file system that `dir` lies on, and `dir` itself.
     pub(super) fn mark(&mut self, dir: BorrowedFd<'_>) -> Result<(), String> {
         if self.fanotify.is_none() {
             let (sender, receiver) = feed(self.backlog_max);
@@ -37,7 +37,10 @@ impl Sources {
             self.ignore_own();
         }
         match &self.fanotify {
-            Some((fanotify, _)) => fanotify.mark_filesystem(dir).map_err(|error| with_source(&error)),
+            Some((fanotify, _)) => fanotify
+                .mark_filesystem(dir)
+                .and_then(|()| fanotify.mark_itself(dir))
+                .map_err(|error| with_source(&error)),
             None => Ok(()),
         }
     }

@@ -1,6 +1,8 @@
 //! Any records at all, contradictory ones too, in any batches, replayed from anywhere: the same tables, and a past that
 //! is what the present was.
 
+use std::sync::Arc;
+
 use keepwatch_journal::Extra;
 use proptest::prelude::*;
 
@@ -43,7 +45,7 @@ fn any_change() -> impl Strategy<Value = Body> {
         2 => Just(Op::Delete),
     ];
     let by =
-        prop_oneof![Just(None), Just(Some(Box::new(By { pid: 7, uid: None, exe: Some(b"/bin/\xff"[..].into()) })))];
+        prop_oneof![Just(None), Just(Some(Arc::new(By { pid: 7, uid: None, exe: Some(b"/bin/\xff"[..].into()) })))];
     let old = (prop::option::weighted(0.2, any_root()), any_path()).prop_map(|(root, path)| OldPlace { root, path });
     (op, any_root(), any_path(), old, prop::option::weighted(0.8, any_facts()), by, any::<(bool, bool)>()).prop_map(
         |(op, root, path, old, facts, by, (merged, exchange))| {
