@@ -21,6 +21,9 @@ const REMEMBERED_MAX: usize = 512;
 /// numbers are given out in a cycle, so within this time none stands for two processes that both wrote.
 const TRUSTED: Duration = Duration::from_secs(1);
 
+/// How long it need not be asked whether a number still is the same process's.
+const SEEN: Duration = Duration::from_millis(100);
+
 /// When a process began, in clock ticks since the machine did: what tells it from a later one with the same number.
 type Birth = u64;
 
@@ -28,9 +31,7 @@ type Birth = u64;
 #[derive(Debug)]
 pub(crate) struct Processes {
     known: HashMap<u32, Known>,
-    /// Counts buffers: within one buffer nothing is read twice.
-    buffer: u64,
-    /// When it was read.
+    /// When the buffer was read.
     now: Instant,
     /// When the kernel's queue was last known to be empty.
     emptied: Instant,
@@ -39,7 +40,8 @@ pub(crate) struct Processes {
 #[derive(Debug)]
 struct Known {
     birth: Option<Birth>,
-    buffer: u64,
+    /// When it was last seen to be the same.
+    seen_at: Instant,
     read_at: Instant,
     by: Arc<By>,
 }
@@ -47,12 +49,11 @@ struct Known {
 impl Processes {
     /// Knows nobody; the queue is empty.
     pub(crate) fn new(now: Instant) -> Self {
-        Processes { known: HashMap::new(), buffer: 0, now, emptied: now }
+        Processes { known: HashMap::new(), now, emptied: now }
     }
 
     /// A new buffer is about to be read: process numbers may have been given to others since the last.
     pub(crate) fn next_buffer(&mut self, now: Instant) {
-        self.buffer += 1;
         self.now = now;
         if self.known.len() > REMEMBERED_MAX {
             self.known.clear();
@@ -68,8 +69,9 @@ impl Processes {
     /// is the one that was told of, only its number is known, unless it was met a moment ago.
     pub(crate) fn who(&mut self, pid: i32) -> Option<Arc<By>> {
         let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
-        let (buffer, now) = (self.buffer, self.now);
-        if let Some(known) = self.known.get(&pid).filter(|known| known.buffer == buffer) {
+        let now = self.now;
+        let is_fresh = |known: &&Known| now.duration_since(known.seen_at) < SEEN;
+        if let Some(known) = self.known.get(&pid).filter(is_fresh) {
             return Some(Arc::clone(&known.by));
         }
         let process = Process::open(pid);
@@ -77,7 +79,7 @@ impl Processes {
         if let Some(known) = self.known.get_mut(&pid) {
             let is_same = birth.is_none() || birth == known.birth;
             if is_same && now.duration_since(known.read_at) < TRUSTED {
-                known.buffer = buffer;
+                known.seen_at = now;
                 return Some(Arc::clone(&known.by));
             }
         }
@@ -86,7 +88,7 @@ impl Processes {
             Some(_) | None => By { pid, uid: None, exe: None },
         };
         let by = Arc::new(by);
-        self.known.insert(pid, Known { birth, buffer, read_at: now, by: Arc::clone(&by) });
+        self.known.insert(pid, Known { birth, seen_at: now, read_at: now, by: Arc::clone(&by) });
         Some(by)
     }
 
@@ -189,7 +191,7 @@ mod tests {
         assert_eq!(who(&mut processes, start + TRUSTED), by);
         processes.known.get_mut(&pid).unwrap().birth = Some(0);
         Arc::make_mut(&mut processes.known.get_mut(&pid).unwrap().by).exe = None;
-        assert_eq!(who(&mut processes, start + TRUSTED), by, "it is another process");
+        assert_eq!(who(&mut processes, start + TRUSTED + SEEN), by, "it is another process");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::retry_on_intr;
@@ -20,6 +20,13 @@ use super::feed::Feed;
 /// How many bytes of events are read at once. A buffer's worth of process descriptors (one an event, of 80 bytes
 /// and more) stays well below the usual limit of 1 024 open files.
 pub(crate) const READ_MAX: usize = 32 * 1024;
+
+/// So many notices from one read are a storm, and after them the queue is left alone for [`NAP`]: to be woken for every few
+/// events would cost their writers, and us, more than the events do.
+const STORM: usize = 16;
+/// What an event takes in the buffer, about.
+const EVENT_MEAN: usize = 160;
+const NAP: Duration = Duration::from_millis(1);
 
 /// A kernel queue that can be polled and read.
 pub(crate) trait Queue: Send + 'static {
@@ -76,7 +83,11 @@ fn run(mut queue: impl Queue, feed: Feed, stop: BorrowedFd<'_>) {
 
 /// Ends with `Ok` when asked to stop or when nobody listens any more.
 fn pump(queue: &mut impl Queue, feed: &Feed, stop: BorrowedFd<'_>) -> io::Result<()> {
+    let mut is_storm = false;
     loop {
+        if is_storm {
+            thread::sleep(NAP);
+        }
         let timeout = queue.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut polled =
@@ -99,6 +110,8 @@ fn pump(queue: &mut impl Queue, feed: &Feed, stop: BorrowedFd<'_>) -> io::Result
         } else {
             queue.drained(Instant::now(), &mut notices);
         }
+        // A full buffer was not all there is.
+        is_storm = (STORM..READ_MAX / EVENT_MEAN).contains(&notices.len());
         if feed.send(notices).is_err() {
             return Ok(());
         }
