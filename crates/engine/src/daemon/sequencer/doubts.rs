@@ -56,13 +56,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         }
         if !self.catch_up() {
             let again = self.clock.instant() + NO_INVENTORY_WAIT;
-            for (object, root) in due {
-                self.strays.add(object, root, again);
+            for (object, ()) in due {
+                self.strays.add(object, (), again);
             }
             return Ok(());
         }
-        for (object, _) in due {
-            // It may have names in other roots of the same file system, too.
+        for (object, ()) in due {
+            // It may have names in several roots of one file system.
             for root in 0..self.roots.len() {
                 self.look_at_all(object, RootNo(u16::try_from(root).unwrap_or(u16::MAX)))?;
             }

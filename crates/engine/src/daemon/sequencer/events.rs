@@ -36,7 +36,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             return self.renamed(event, from, into, ahead);
         }
         if event.place.name.is_empty() && !event.is_dir {
-            return self.nameless(event);
+            self.nameless(event);
+            return Ok(());
         }
         let Some(at) = self.place_of(&event.place.dir)? else { return Ok(()) };
         let name = &event.place.name;
@@ -86,17 +87,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// A file's attributes changed and no name was told: one of its names was linked or unlinked.
-    fn nameless(&mut self, event: &Event) -> Result<()> {
-        if let Some(object) = self.tree.object_of(&event.place.dir)
-            && let Some(told) = self.recent.get(&object)
-            && told.facts.nlink > 1
-        {
-            let dir = told.spot.dir;
-            if let Some(at) = self.dirs.at(dir)? {
-                self.stray(object, at.root);
-            }
+    fn nameless(&mut self, event: &Event) {
+        if let Some(object) = self.tree.object_of(&event.place.dir) {
+            self.stray(object);
         }
-        Ok(())
     }
 
     /// An event about a watched directory itself.
@@ -126,7 +120,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         // Something that came later may have the name: its own events tell of it.
         let look = if itself { there.clone() } else { Look::Gone };
         if look == Look::Gone && !event.is_dir && !what.has(What::CREATE) {
-            self.elsewhere(at, event);
+            self.elsewhere(event);
         }
         if what.has(What::CREATE) {
             self.created(at, event, &look)?;
@@ -158,9 +152,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// The file that an event told of has not this name any more, but may have others.
-    fn elsewhere(&mut self, at: &At, event: &Event) {
+    fn elsewhere(&mut self, event: &Event) {
         if let Some(object) = event.object.as_ref().and_then(|key| self.tree.object_of(key)) {
-            self.stray(object, at.root);
+            self.stray(object);
         }
     }
 

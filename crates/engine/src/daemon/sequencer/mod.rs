@@ -171,7 +171,7 @@ pub struct Sequencer<T, L> {
     /// Until when events may tell of what happened during a scan; `None`: one runs.
     scan_end: Option<Instant>,
     /// Objects of which every known name is to be looked at again.
-    strays: Due<ObjectNo, RootNo>,
+    strays: Due<ObjectNo, ()>,
     refresh: Due<DirNo, Via>,
     writes: Due<ObjectNo, (Spot, Origin)>,
     /// The last live record about a name in each directory, to tell whether a scan's comparison is stale.
@@ -323,9 +323,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// An object changed that may have other names than the one that was told of: all that are known are looked at.
-    fn stray(&mut self, object: ObjectNo, root: RootNo) {
+    fn stray(&mut self, object: ObjectNo) {
         let at = self.clock.instant() + events::DOUBT_WAIT;
-        self.strays.add(object, root, at);
+        self.strays.add(object, (), at);
     }
 
     fn left_out(&mut self, at: &At, name: &[u8], is_dir: bool) -> bool {
@@ -357,9 +357,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.ended.insert(Spot { dir: at.no, name: name.into() }, seq);
         }
         if let Some(facts) = told {
-            if facts.nlink > 1 && is_file(&facts) && !matches!(via, Via::Scan | Via::Poll) {
-                // It may be written under another of its names, of which an event came too late to be looked at.
-                self.stray((facts.dev, facts.inode), at.root);
+            if self.is_known_otherwise(&facts, via) {
+                self.stray((facts.dev, facts.inode));
             }
             // What was created or modified is another version, even if another name told of it before: it settles anew.
             let goes_on = matches!(op, Op::Attrib | Op::Move) && !more.anew;
@@ -377,6 +376,17 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         seq
     }
 
+    /// Whether what is known of an object under its other names may not hold any more: it may be written under one of
+    /// which an event came too late to be looked at, or got or lost a name. A scan looks at the others itself, but maybe
+    /// did so before.
+    fn is_known_otherwise(&mut self, facts: &Facts, via: Via) -> bool {
+        if facts.nlink <= 1 || is_dir(facts) {
+            return false;
+        }
+        let is_scan = matches!(via, Via::Scan | Via::Poll);
+        !is_scan || self.recent.get(&(facts.dev, facts.inode)).is_some_and(|told| told.facts.nlink != facts.nlink)
+    }
+
     fn remember(&mut self, at: &At, name: &[u8], facts: Facts, seq: Seq, settled: bool, goes_on: bool) {
         let object = (facts.dev, facts.inode);
         let version = (facts.size, facts.mtime_ns);
@@ -391,7 +401,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             told.settled = true;
         }
         if facts.nlink > 1 {
-            self.stray((facts.dev, facts.inode), at.root);
+            self.stray((facts.dev, facts.inode));
         }
         self.ledger.append(Body::Settled(Settled {
             root: self.root(at.root).name.clone(),
