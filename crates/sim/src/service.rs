@@ -291,16 +291,14 @@ impl Service {
         let (root, at) = match full {
             Some(root) => (root, RelPath::ROOT),
             None => loop {
-                let Some(wanted) = self.waiting.pop_front() else { return };
-                let root = usize::from(wanted.root.0);
-                if !self.roots[root].present {
-                    continue;
-                }
-                let Some(dir) = wanted.dir else { break (root, wanted.path) };
-                match self.sequencer.dirs.at(dir).expect("the directory table works") {
-                    Some(at) if at.root == wanted.root => break (root, (*at.path).clone()),
-                    Some(_) => {}
-                    None => break (root, wanted.path),
+                let Some(wanted) = self.waiting.pop_front() else {
+                    self.sequencer.ask_for_unentered().expect("the sequencer works");
+                    return;
+                };
+                let (root, path) = self.sequencer.place_wanted(wanted).expect("the directory table works");
+                let root = usize::from(root.0);
+                if self.roots[root].present {
+                    break (root, path);
                 }
             },
         };
@@ -378,9 +376,6 @@ impl Service {
                 }
                 self.sequencer.resolve_absences().expect("the sequencer works");
                 self.heed();
-                if self.waiting.is_empty() {
-                    self.sequencer.ask_for_unentered().expect("the sequencer works");
-                }
             }
             None => {}
         }
@@ -473,6 +468,7 @@ impl Service {
                 || self.scan.is_some()
                 || !self.waiting.is_empty()
                 || self.roots.iter().any(|root| root.scan_wanted)
+                || self.sequencer.has_unentered()
                 || !self.world.borrow().kernel.is_empty();
             if busy {
                 continue;

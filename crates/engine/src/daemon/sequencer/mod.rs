@@ -235,6 +235,19 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         std::mem::take(&mut self.asked)
     }
 
+    /// Where a directory that is to be scanned is now: it may have moved, also to another root. If it is in none any more
+    /// another one may have its place.
+    ///
+    /// # Errors
+    /// If the directory table fails.
+    pub fn place_wanted(&mut self, wanted: ScanWanted) -> Result<(RootNo, RelPath)> {
+        let at = match wanted.dir {
+            Some(dir) => self.dirs.at(dir)?,
+            None => None,
+        };
+        Ok(at.map_or((wanted.root, wanted.path), |at| (at.root, (*at.path).clone())))
+    }
+
     /// Files in the settling machine that somebody has held open for long.
     pub fn held_open(&mut self) -> Vec<(RootName, RelPath)> {
         let now = self.clock.instant();

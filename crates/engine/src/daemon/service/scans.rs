@@ -154,18 +154,10 @@ impl Service {
                     self.sequencer.ask_for_unentered()?;
                     return Ok(());
                 };
-                let index = usize::from(wanted.root.0);
-                if self.roots[index].present().is_none() {
-                    continue;
-                }
-                match wanted.dir {
-                    None => break (index, wanted.path),
-                    Some(dir) => match self.sequencer.dirs.at(dir)? {
-                        Some(at) if at.root == wanted.root => break (index, (*at.path).clone()),
-                        Some(_) => {}
-                        // Another directory may have its place.
-                        None => break (index, wanted.path),
-                    },
+                let (root, path) = self.sequencer.place_wanted(wanted)?;
+                let index = usize::from(root.0);
+                if self.roots[index].present().is_some() {
+                    break (index, path);
                 }
             },
         };
