@@ -159,6 +159,9 @@ impl Tree<'_> {
             return Err(Fault::Contradiction("a root cannot be moved"));
         };
         let facts = change.facts.as_ref();
+        if !change.exchange {
+            self.end_other(old_root, from, facts, stamp)?;
+        }
         // Before the source is looked for: a file at the new parent's path ends here, and it may be the source.
         let dir = self.dir_or_make(root, parent, stamp)?;
         let spot = Spot { root, dir, name, path: &change.path };
@@ -174,7 +177,12 @@ impl Tree<'_> {
             Some(parked) => Some(parked),
             None => self.source(old_root, from, facts)?,
         };
-        let Some((from, old)) = source else { return self.observed(spot, facts, stamp) };
+        let Some((from, old)) = source else {
+            if let (None, Some(victim)) = (facts, self.find(dir, name)?) {
+                self.end(dir, name, &victim, stamp.seq)?;
+            }
+            return self.observed(spot, facts, stamp);
+        };
         if from.dir == dir && from.name == name {
             return self.observed(spot, facts, stamp);
         }
@@ -214,6 +222,23 @@ impl Tree<'_> {
             self.spread(spot, &old, facts, stamp)?;
         }
         Ok(known.file_id)
+    }
+
+    /// After a move nothing has the old name: another object that was known there has ended.
+    fn end_other(
+        &mut self,
+        root: i64,
+        (dir, name): (&[u8], &[u8]),
+        facts: Option<&Facts>,
+        stamp: Stamp,
+    ) -> Result<(), Fault> {
+        if let (Some(dir), Some(facts)) = (self.dir(root, dir)?, facts)
+            && let Some(known) = self.find(dir, name)?
+            && !is_same(&known, facts)
+        {
+            self.end(dir, name, &known, stamp.seq)?;
+        }
+        Ok(())
     }
 
     /// Sets aside what stands at the new name of the first half of an exchange, under a name that no file can have,

@@ -340,9 +340,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             return Ok(None);
         }
         let Some(at) = self.dirs.at(parent)? else { return Ok(None) };
-        // Something else may have the old name already, and have been told of under it.
-        let is_free = self.look(&at, &old_name)? == Look::Gone;
-        Ok(is_free.then(|| Former { at, name: (*old_name).into() }))
+        let has_left = self.key_of(&at, &old_name)? != Some(key);
+        Ok(has_left.then(|| Former { at, name: (*old_name).into() }))
     }
 
     /// The directory that holds `path`, found by going down from the top of the root.
@@ -399,7 +398,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let via = origin.via;
         self.tell(Op::Move, into, &new.name, Some(facts), origin, More { old: Some(old), ..More::default() });
         self.refresh_soon(from.at.no, via);
-        self.ended.insert(Spot { dir: from.at.no, name: from.name.into() }, self.last);
+        let old = Spot { dir: from.at.no, name: from.name.into() };
+        self.ended.insert(old.clone(), self.last);
+        if let Look::There(_) = self.look(from.at, from.name)? {
+            // Something else has the old name already, and may have been told of under it: that has ended now.
+            self.doubt(old, Origin::scan(via).merged(), DOUBT_WAIT);
+        }
         Ok(())
     }
 

@@ -49,7 +49,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             return Ok(());
         }
         let look = self.look(into, to_name)?;
-        let exchange = self.is_exchange(event, from, &look, ahead)?;
+        let former = self.look(from, &old.name)?;
+        let exchange = self.is_exchange(event, (from, &former), &look, ahead)?;
         if !exchange {
             let object = event.object.as_ref();
             let is_past = self.is_overtaken(from, &old.name, object)?
@@ -151,7 +152,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.ended.insert(old.clone(), self.last);
         }
         let is_lost = merged && !goes_on(event, to_name, ahead);
-        if is_lost || twice || event.object.is_none() || exchange {
+        // For who reads the journal nothing has the old name any more.
+        let is_held = matches!(former, Look::There(_));
+        if is_lost || twice || event.object.is_none() || is_held {
             self.doubt(old, origin_again.clone(), DOUBT_WAIT);
             self.doubt(new.clone(), origin_again, DOUBT_WAIT);
         }
@@ -203,9 +206,15 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// Whether this is the first half of `RENAME_EXCHANGE`, which the kernel tells of as two renames.
-    fn is_exchange(&mut self, event: &Event, from: &At, look: &Look, ahead: &[Notice]) -> Result<bool> {
+    fn is_exchange(
+        &mut self,
+        event: &Event,
+        (from, former): (&At, &Look),
+        look: &Look,
+        ahead: &[Notice],
+    ) -> Result<bool> {
         let Some(to) = &event.to else { return Ok(false) };
-        if !matches!(look, Look::There(_)) {
+        if !matches!((look, former), (Look::There(_), Look::There(_))) {
             return Ok(false);
         }
         let back = ahead.iter().take(EXCHANGE_AHEAD).any(|notice| match notice {
@@ -217,11 +226,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
             Notice::Lost(_) => false,
         });
-        if !matches!(self.look(from, &event.place.name)?, Look::There(_)) {
-            return Ok(false);
-        }
         if !back {
-            return self.has_swapped(event, from, to);
+            return self.has_swapped(event, (from, former), to);
         }
         let (Some(a), Some(b)) = (self.place_of(&event.place.dir)?, self.place_of(&to.dir)?) else { return Ok(false) };
         self.exchanged
@@ -231,10 +237,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// Whether the directory that was known under the new name has the old one now: then this is an exchange of which
     /// the other half is yet to be heard, and will be found to hold already.
-    fn has_swapped(&mut self, event: &Event, from: &At, to: &crate::watch::Place) -> Result<bool> {
+    fn has_swapped(&mut self, event: &Event, (from, former): (&At, &Look), to: &crate::watch::Place) -> Result<bool> {
         let Some(into) = self.place_of(&to.dir)? else { return Ok(false) };
         if !event.is_dir {
-            return self.has_swapped_file(event, from, Spot { dir: into.no, name: to.name.clone() });
+            return Ok(self.has_swapped_file(event, (from, former), Spot { dir: into.no, name: to.name.clone() }));
         }
         let Some(victim) = self.dirs.child(into.no, &to.name)? else { return Ok(false) };
         let (Some(victim), Some(at)) = (self.dirs.key(victim)?, self.dirs.key(from.no)?) else { return Ok(false) };
@@ -243,13 +249,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// The same of a file: its other half is told of now, and not again when it is heard.
-    fn has_swapped_file(&mut self, event: &Event, from: &At, new: Spot) -> Result<bool> {
-        let Look::There(there) = self.look(from, &event.place.name)? else { return Ok(false) };
+    fn has_swapped_file(&mut self, event: &Event, (from, former): (&At, &Look), new: Spot) -> bool {
+        let Look::There(there) = former else { return false };
         let was_new = self.recent.get(&(there.dev, there.inode)).is_some_and(|told| told.spot == new);
         if was_new && there.nlink == 1 {
             self.exchanged.push((new, Spot { dir: from.no, name: event.place.name.clone() }));
         }
-        Ok(was_new && there.nlink == 1)
+        was_new && there.nlink == 1
     }
 
     fn move_dir(&mut self, event: &Event, old: &Spot, new: &Spot, exchange: bool) -> Result<()> {

@@ -132,11 +132,9 @@ fn a_moved_directory_takes_its_paths_along() {
 
 #[test]
 fn a_move_whose_source_is_not_where_it_says_is_found_by_inode() {
-    // The name was used again before the move was read.
-    let kit = becomes(
-        vec![create("a", file(3, 1)), create("b", file(4, 1)), rename("b", "c", Some(file(3, 1)))],
-        &["r:b=4", "r:c=3"],
-    );
+    // The name was used again before the move was read: what was told of it then is told again.
+    let kit =
+        becomes(vec![create("a", file(3, 1)), create("b", file(4, 1)), rename("b", "c", Some(file(3, 1)))], &["r:c=3"]);
     assert_eq!(kit.at("c").unwrap().file_id, FileId(2));
     let kit = becomes(vec![create("a", file(3, 1)), rename("unknown", "c", Some(file(3, 1)))], &["r:c=3"]);
     assert_eq!(kit.at("c").unwrap().file_id, FileId(2));
