@@ -76,6 +76,7 @@ pub enum Op {
 struct Inode {
     generation: u32,
     facts: Facts,
+    born_ns: i64,
     /// What a directory holds.
     names: BTreeMap<Box<[u8]>, u64>,
     /// In which directory a directory is.
@@ -304,6 +305,14 @@ impl Tree for SimTree {
         }
         let dir = world.enter(dir).ok()?;
         Some(world.child(dir, name).is_some_and(|inode| world.key(inode) == *object))
+    }
+
+    fn born(&mut self, dir: DirAt<'_>, name: &[u8]) -> Option<i64> {
+        let mut world = self.0.borrow_mut();
+        world.looked();
+        let dir = world.enter(dir).ok()?;
+        let inode = world.child(dir, name)?;
+        Some(world.inodes[&inode].born_ns)
     }
 
     fn object_of(&mut self, object: &DirKey) -> Option<(u64, u64)> {

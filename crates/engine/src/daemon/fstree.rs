@@ -207,6 +207,13 @@ impl Tree for FsTree {
         }
     }
 
+    fn born(&mut self, dir: DirAt<'_>, name: &[u8]) -> Option<i64> {
+        match self.open(dir) {
+            Opened::Fd => scan::born(self.last()?, name).ok()?,
+            Opened::Gone | Opened::Unavailable => None,
+        }
+    }
+
     fn object_of(&mut self, object: &DirKey) -> Option<(u64, u64)> {
         let fsid = object.fsid()?;
         if self.no_handles {

@@ -61,6 +61,8 @@ pub trait Tree {
     fn is_object(&mut self, dir: DirAt<'_>, name: &[u8], object: &DirKey) -> Option<bool>;
     /// The device and inode of an object that is known by its identity alone, if it exists still.
     fn object_of(&mut self, object: &DirKey) -> Option<(u64, u64)>;
+    /// When what has this name came to be, in nanoseconds since 1970 UTC; `None` where that is not kept.
+    fn born(&mut self, dir: DirAt<'_>, name: &[u8]) -> Option<i64>;
     /// Finds a directory by its identity and goes up until `known` says yes.
     fn locate(&mut self, key: &DirKey, known: &mut dyn FnMut(&DirKey) -> bool) -> Located;
     /// Asks whether anybody writes to the file `name` in `dir` that has this inode.

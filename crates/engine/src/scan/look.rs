@@ -162,6 +162,17 @@ pub fn stat_at(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> rustix::io:
     rustix::fs::statx(dir, name, flags, WANTED).map(|statx| Stat::from(&statx))
 }
 
+/// When `name` in `dir` came to be, in nanoseconds since 1970 UTC; `None` on file systems that do not keep that.
+///
+/// # Errors
+/// What the kernel says: `NOENT` if nothing is there.
+pub fn born(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> rustix::io::Result<Option<i64>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let statx = rustix::fs::statx(dir, name, flags, StatxFlags::BTIME)?;
+    let is_kept = statx.stx_mask & StatxFlags::BTIME.bits() != 0;
+    Ok(is_kept.then(|| nanoseconds(statx.stx_btime.tv_sec, statx.stx_btime.tv_nsec)))
+}
+
 /// What `statx` tells of what is open, also with `O_PATH`.
 ///
 /// # Errors

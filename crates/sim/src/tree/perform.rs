@@ -243,6 +243,7 @@ impl World {
         Inode {
             generation: self.generation,
             facts,
+            born_ns: now,
             names: BTreeMap::new(),
             parent: TOP,
             writers: 0,

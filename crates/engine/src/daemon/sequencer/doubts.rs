@@ -9,7 +9,7 @@ use super::{More, ObjectNo, Origin, Result, Root, Sequencer, Spot, is_dir, is_fi
 use crate::daemon::compare::{Differs, differs, same_object};
 use crate::daemon::dirs::{At, DirNo, Place, RootNo};
 use crate::daemon::ledger::{Knowledge, Known, Ledger};
-use crate::daemon::tree::{Located, Look, Tree};
+use crate::daemon::tree::{DirAt, Located, Look, Tree};
 use crate::watch::DirKey;
 
 /// Doubts resolved in one go.
@@ -303,8 +303,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             return Ok(Some(from));
         }
         let root = self.root(at.root).name.clone();
-        for (path, known) in self.ledger.by_inode(&root, facts.inode) {
-            if !known.facts.as_ref().is_some_and(|known| same_object(known, facts)) {
+        let mut known = self.ledger.by_inode(&root, facts.inode);
+        if self.shifted && !known.is_empty() && self.catch_up() {
+            known = self.ledger.by_inode(&root, facts.inode);
+        }
+        for (path, known) in known {
+            if !known.facts.is_some_and(|known| self.is_same_object(&known, (at, name), facts)) {
                 continue;
             }
             let Some(dir) = self.dir_at(at, &path)? else { continue };
@@ -319,6 +323,21 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether what was found at a name is surely what was known under another: nothing but the rename has happened to it,
+    /// or it came to be before it was last known to be what it was.
+    fn is_same_object(&mut self, known: &Facts, (at, name): (&At, &[u8]), facts: &Facts) -> bool {
+        let number = |facts: &Facts| (facts.kind, facts.dev, facts.inode);
+        if same_object(known, facts) {
+            return true;
+        }
+        if number(known) != number(facts) || known.ctime_ns > facts.ctime_ns {
+            return false;
+        }
+        let Ok(Some(key)) = self.dirs.key(at.no) else { return false };
+        let born = self.tree.born(DirAt { key: &key, root: at.root, path: &at.path }, name);
+        born.is_some_and(|born| born <= known.ctime_ns)
     }
 
     /// The key of the directory that has a name, if the table has it under another.

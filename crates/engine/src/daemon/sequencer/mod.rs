@@ -302,8 +302,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                     self.contradict(at.root);
                 }
                 for (key, name) in chain {
-                    let via = self.root(at.root).via;
-                    self.doubt(Spot { dir: at.no, name: name.clone() }, Origin::scan(via), Duration::ZERO);
+                    self.met(&at, &name)?;
                     let no = self.dirs.set(&key, at.no, &name)?;
                     let Some(below) = self.dirs.at(no)? else { return Ok(None) };
                     at = below;
@@ -316,6 +315,20 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
             Located::Unavailable => Ok(None),
         }
+    }
+
+    /// A directory that the table does not have was met: that it moved here is told before anything that it holds.
+    fn met(&mut self, at: &At, name: &[u8]) -> Result<()> {
+        let spot = Spot { dir: at.no, name: name.into() };
+        let origin = Origin::scan(self.root(at.root).via);
+        if let Look::There(facts) = self.look(at, name)?
+            && self.recent.get(&(facts.dev, facts.inode)).is_none_or(|told| told.spot != spot)
+            && let Some(from) = self.former_place(at, name, &facts)?
+        {
+            return self.tell_move(&from.borrow(), at, &spot, facts, origin, true);
+        }
+        self.doubt(spot, origin, Duration::ZERO);
+        Ok(())
     }
 
     fn look(&mut self, at: &At, name: &[u8]) -> Result<Look> {
