@@ -241,7 +241,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// A directory that has another name now was not deleted: finds it by its identity and journals the move.
-    fn moved_elsewhere(&mut self, at: &At, spot: &Spot, origin: &Origin) -> Result<bool> {
+    pub(super) fn moved_elsewhere(&mut self, at: &At, spot: &Spot, origin: &Origin) -> Result<bool> {
         let Some(no) = self.dirs.child(at.no, &spot.name)? else { return Ok(false) };
         let Some(key) = self.dirs.key(no)? else { return Ok(false) };
         let dirs = &mut self.dirs;

@@ -57,25 +57,36 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if self.is_overtaken(&at, name, event.object.as_ref())?
             || (made && self.is_ahead(&at, name, event.object.as_ref())?)
         {
-            self.contradict(at.root);
-            self.doubt(
-                Spot { dir: at.no, name: name.clone() },
-                Origin::scan(self.root(at.root).via).merged(),
-                DOUBT_WAIT,
-            );
+            self.disbelieve(&at, name);
             return Ok(());
         }
         self.plain(&at, event)
     }
 
+    /// What an event tells of a name is past, or contradicts what was met before: the name is looked at when all is quiet.
+    pub(super) fn disbelieve(&mut self, at: &At, name: &[u8]) {
+        self.contradict(at.root);
+        let origin = Origin::scan(self.root(at.root).via).merged();
+        self.doubt(Spot { dir: at.no, name: name.into() }, origin, DOUBT_WAIT);
+    }
+
     /// Whether the table has another directory at this name than the event is about, and that one is there. A scan, or
     /// a search by identity, met it before its own events came: what they tell of the name's former holder is past, and
-    /// would be taken for news of this one and of all below it.
+    /// would be taken for news of this one and of all below it. One that is not there any more is told of as moved, if it
+    /// has another name: what is told of this name next would end it.
     pub(super) fn is_overtaken(&mut self, at: &At, name: &[u8], object: Option<&DirKey>) -> Result<bool> {
         let (Some(object), Some(no)) = (object, self.dirs.child(at.no, name)?) else { return Ok(false) };
         let (Some(holder), Some(key)) = (self.dirs.key(no)?, self.dirs.key(at.no)?) else { return Ok(false) };
+        if holder == *object {
+            return Ok(false);
+        }
         let dir = DirAt { key: &key, root: at.root, path: &at.path };
-        Ok(holder != *object && self.tree.is_object(dir, name, &holder) == Some(true))
+        let is_there = self.tree.is_object(dir, name, &holder) == Some(true);
+        if !is_there {
+            let spot = Spot { dir: at.no, name: name.into() };
+            self.moved_elsewhere(at, &spot, &Origin::scan(self.root(at.root).via).merged())?;
+        }
+        Ok(is_there)
     }
 
     /// Whether the table has the directory that an event is about at another place in a root: it was met there before

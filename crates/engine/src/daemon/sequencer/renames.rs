@@ -53,15 +53,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let exchange = self.is_exchange(event, (from, &former), &look, ahead)?;
         if !exchange {
             let object = event.object.as_ref();
+            // What the table has at the new name may be found at the old one, and told of there.
+            let is_replaced = self.is_overtaken(into, to_name, object)?;
             let is_past = self.is_overtaken(from, &old.name, object)?
                 || (event.is_dir && self.is_ahead(from, &old.name, object)?);
-            let is_replaced = self.is_overtaken(into, to_name, object)?;
             if is_past || is_replaced {
-                self.contradict(from.root);
-                self.contradict(into.root);
-                let origin = Origin::scan(self.root(from.root).via).merged();
-                self.doubt(old, origin.clone(), DOUBT_WAIT);
-                self.doubt(new, origin, DOUBT_WAIT);
+                self.disbelieve(from, &old.name);
+                self.disbelieve(into, to_name);
                 return if is_past { Ok(()) } else { self.left(from, event) };
             }
         }
@@ -299,6 +297,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Moved to where nobody watches: for the root it is gone.
     pub(super) fn left(&mut self, at: &At, event: &Event) -> Result<()> {
         let name = &*event.place.name;
+        if self.is_overtaken(at, name, event.object.as_ref())? {
+            self.disbelieve(at, name);
+            return Ok(());
+        }
         match (&event.object, event.is_dir) {
             (Some(key), true) => self.dirs.move_out(key)?,
             (None, true) => {
