@@ -81,8 +81,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             _ => None,
         };
         if let (Some(facts), false) = (&facts, exchange)
-            && self.was_last_told_at(&new, facts)
+            && (self.was_last_told_at(&new, facts) || self.is_known_there(event, (from, &old), (into, &new), facts))
         {
+            if event.is_dir {
+                self.adopt_dir(into, to_name, None)?;
+            }
             // A scan was ahead of the event: for who reads the journal nothing has the old name any more, or it is
             // something else.
             let origin = self.origin(from, event, true);
@@ -172,6 +175,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok(event.object.is_none() || self.dirs.key(there)? == event.object)
     }
 
+    /// Whether the inventory has a directory under its new name and not under the old one: what was told last of it was
+    /// told before it was renamed to and fro.
+    fn is_known_there(&mut self, event: &Event, old: (&At, &Spot), new: (&At, &Spot), facts: &Facts) -> bool {
+        event.is_dir && !self.is_told(old.0, old.1, facts) && self.is_told(new.0, new.1, facts)
+    }
+
     /// Whether of two names that were exchanged each has the directory now that was known under the other.
     fn is_as_told(&mut self, event: &Event, old: (&At, &Spot), new: (&At, &Spot)) -> Result<bool> {
         let known = |dirs: &mut Dirs, spot: &Spot| match dirs.child(spot.dir, &spot.name)? {
@@ -188,11 +197,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// Whether the name was told to be this object, as far as is remembered or the inventory knows.
     fn is_told(&mut self, at: &At, spot: &Spot, facts: &Facts) -> bool {
-        if let Some(told) = self.recent.get(&(facts.dev, facts.inode))
-            && told.spot == *spot
-        {
-            let seq = told.seq;
-            return self.ended.get(spot).is_none_or(|ended| *ended <= seq);
+        let ended = self.ended.get(spot).copied();
+        if let Some(told) = self.recent.get(&(facts.dev, facts.inode)).filter(|told| told.spot == *spot) {
+            return ended.is_none_or(|ended| ended <= told.seq);
+        }
+        if ended.is_some_and(|ended| ended > self.ledger.applied()) {
+            return false;
         }
         let root = self.root(at.root).name.clone();
         match self.ledger.child(&root, &at.path, &spot.name) {
