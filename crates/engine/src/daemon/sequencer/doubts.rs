@@ -279,13 +279,16 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         origin: Origin,
         scan_below: bool,
     ) -> Result<()> {
+        // What was told below another directory of this name, or below this one in another place, has ended.
+        let is_evicting = self.dirs.child(at.no, &spot.name)?.is_some();
         if is_dir(&facts) {
             let is_elsewhere = self.is_elsewhere(at, spot)?;
             if let Some(key) = &is_elsewhere {
-                // What was told of it in another place ended there.
                 self.dirs.forget_key(key)?;
             }
-            self.recognise(at, spot, scan_below || is_elsewhere.is_some())?;
+            self.recognise(at, spot, scan_below || is_evicting || is_elsewhere.is_some())?;
+        } else if is_evicting {
+            self.forget_dir(at, &spot.name, None)?;
         }
         self.follow_up(at, spot, &facts);
         self.tell(Op::Create, at, &spot.name, Some(facts), origin, More::default());
