@@ -225,6 +225,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                     self.uncertain.insert(no);
                 }
                 self.tell(Op::Create, at, name, None, origin, More::default());
+                if event.object.is_none() {
+                    // Where directories are found by their paths it may be there: its directory moved before the look.
+                    let spot = Spot { dir: at.no, name: name.into() };
+                    self.doubt(spot, Origin::scan(self.root(at.root).via).merged(), DOUBT_WAIT);
+                }
             }
         }
         Ok(())
@@ -364,7 +369,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// Journals a change of something that was known, if there is one.
     pub(super) fn changed(&mut self, at: &At, name: &[u8], facts: Facts, origin: Origin) -> Result<()> {
+        let spot = Spot { dir: at.no, name: name.into() };
         let before = match self.recent.get(&(facts.dev, facts.inode)) {
+            Some(told) if told.spot != spot && facts.nlink == 1 => {
+                // Its last record says that it has another name: what brought it to this one is told first.
+                self.doubt(spot, origin, DOUBT_WAIT);
+                return Ok(());
+            }
             Some(told) => Some(told.facts.clone()),
             None => self.known_object(at, &facts),
         };

@@ -345,12 +345,17 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 Some(key) => Some(key.clone()),
                 None => self.key_of(at, name)?,
             };
+            let is_told = self.told_already(at, name, &facts)?;
             if let Some(key) = key {
                 self.dirs.forget_outside();
-                let no = self.dirs.set_anew(&key, at.no, name)?;
+                let no =
+                    if is_told { self.dirs.set(&key, at.no, name)? } else { self.dirs.set_anew(&key, at.no, name)? };
                 if let Some(below) = self.dirs.at(no)? {
                     self.want_scan(&below);
                 }
+            }
+            if is_told {
+                return Ok(());
             }
         }
         let origin = self.origin(at, event, false);
