@@ -84,6 +84,9 @@ struct Inode {
     writers: u32,
     /// Whether, a directory, it was ever in no root.
     was_outside: bool,
+    /// Below which top directory, if it is one, it came to be, and whether it was ever below another.
+    home: Option<u64>,
+    changed_root: bool,
 }
 
 /// A file that is open for writing, and the name that it was opened by.
@@ -225,6 +228,12 @@ impl World {
         self.inodes
             .get(&inode)
             .is_some_and(|inode| inode.facts.kind == FileType::Dir && inode.facts.nlink > 0 && !inode.was_outside)
+    }
+
+    /// Whether an inode is a directory that was in more than one root, or in none.
+    #[must_use]
+    pub fn changed_root(&self, inode: u64) -> bool {
+        self.inodes.get(&inode).is_some_and(|inode| inode.changed_root)
     }
 
     /// Whether a lease was granted for an inode when that was asked last.

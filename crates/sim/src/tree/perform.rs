@@ -248,6 +248,8 @@ impl World {
             parent: TOP,
             writers: 0,
             was_outside: false,
+            home: None,
+            changed_root: false,
         }
     }
 
@@ -276,21 +278,22 @@ impl World {
             if let Some(inode) = self.inodes.get_mut(&inode) {
                 inode.parent = dir;
             }
-            self.note_outside(inode);
+            let top = self.tops.iter().copied().find(|top| self.is_within(inode, *top));
+            self.note_top(inode, top);
         }
     }
 
-    fn note_outside(&mut self, dir: u64) {
-        let outside = self.tops.last().is_some_and(|top| self.is_within(dir, *top));
-        if !outside {
-            return;
-        }
+    /// A directory with all below it is below this top directory now.
+    fn note_top(&mut self, dir: u64, top: Option<u64>) {
+        let outside = top.is_some() && top == self.tops.last().copied();
         if let Some(inode) = self.inodes.get_mut(&dir) {
-            inode.was_outside = true;
+            inode.was_outside |= outside;
+            inode.changed_root |= inode.home.is_some() && inode.home != top;
+            inode.home = inode.home.or(top);
         }
         for (_, child) in self.names(dir) {
             if self.is_dir(child) {
-                self.note_outside(child);
+                self.note_top(child, top);
             }
         }
     }
