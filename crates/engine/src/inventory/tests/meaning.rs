@@ -141,6 +141,8 @@ fn a_move_whose_source_is_not_where_it_says_is_found_by_inode() {
     let kit = becomes(vec![rename("unknown/x", "d/c", Some(file(3, 1)))], &["r:d/=?", "r:d/c=3"]);
     assert_eq!(kit.at("d/c").unwrap().file_id, FileId(2));
     becomes(vec![rename("unknown", "c", None)], &["r:c=?"]);
+    // Whatever it was, it ended what had the name.
+    becomes(vec![create("c", file(3, 1)), rename("unknown", "c", None)], &["r:c=?"]);
     // Another device's inode is another file.
     let elsewhere = Facts { dev: 9, ..file(3, 1) };
     becomes(vec![create("a", file(3, 1)), rename("unknown", "c", Some(elsewhere))], &["r:a=3", "r:c=3"]);
