@@ -12,8 +12,8 @@ use crate::daemon::rules::lock_of;
 use crate::daemon::tree::{DirAt, Look, Tree, Writers};
 use crate::watch::settle::{Seen, Shape, Verdict};
 
-/// Appointments kept in one go, so that events are heard in between.
-const AT_ONCE: usize = 2_000;
+/// Appointments kept in one go, so that events are heard in between: some milliseconds of work.
+const AT_ONCE: usize = 200;
 /// How often a scan is asked for that enters a directory: one that may not be read is never entered.
 const ENTER_TRIES: u8 = 4;
 /// Exchanges of which the second half was not heard yet; more than these are forgotten.
