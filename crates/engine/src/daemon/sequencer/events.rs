@@ -10,7 +10,7 @@ use crate::daemon::dirs::{At, DirNo, Place};
 use crate::daemon::ledger::Ledger;
 use crate::daemon::rules::locked_by;
 use crate::daemon::tree::{DirAt, Look, Tree};
-use crate::watch::{DirKey, Event, Notice, What};
+use crate::watch::{self, DirKey, Event, Notice, What};
 
 /// A contradiction is looked at again after this time: events that explain it are on their way.
 pub(super) const DOUBT_WAIT: Duration = Duration::from_millis(30);
@@ -20,6 +20,8 @@ const REFRESH_WAIT: Duration = Duration::from_secs(1);
 const WRITE_WAIT: Duration = Duration::from_secs(1);
 /// A new file that nobody closes is asked about after this time.
 pub(super) const NEW_WAIT: Duration = Duration::from_secs(2);
+/// How far ahead it is looked for what became of an object.
+const FATE_AHEAD: usize = 64;
 
 impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Takes a notice; `ahead` are those that follow it.
@@ -60,7 +62,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.disbelieve(&at, name);
             return Ok(());
         }
-        self.plain(&at, event)
+        self.plain(&at, event, ahead)
     }
 
     /// What an event tells of a name is past, or contradicts what was met before: the name is looked at when all is quiet.
@@ -121,9 +123,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// Everything but renames.
-    fn plain(&mut self, at: &At, event: &Event) -> Result<()> {
+    fn plain(&mut self, at: &At, event: &Event, ahead: &[Notice]) -> Result<()> {
         let (name, what) = (&*event.place.name, event.what);
-        let there = self.look(at, name)?;
+        let leaves = !event.is_dir && leaves(event, &event.place, What::RENAME.with(What::DELETE), ahead);
+        let is_past = leaves && what.has(What::CREATE) && !what.has(What::DELETE);
+        let there = if is_past { Look::Gone } else { self.look(at, name)? };
         if there == Look::Unavailable {
             return self.unseen(at, event);
         }
@@ -155,7 +159,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                     let origin = self.origin(at, event, false);
                     self.tell(Op::Modify, at, name, None, origin, More::default());
                 }
-                self.doubt(spot, Origin::scan(self.root(at.root).via).merged(), DOUBT_WAIT);
+                if !leaves {
+                    self.doubt(spot, Origin::scan(self.root(at.root).via).merged(), DOUBT_WAIT);
+                }
                 Ok(())
             }
             Look::Gone | Look::Unavailable => Ok(()),
@@ -452,4 +458,16 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let at = self.clock.instant() + REFRESH_WAIT;
         self.refresh.add(dir, via, at);
     }
+}
+
+/// Whether a notice that waits tells that the object of this one leaves a name again, by one of these: then what is there
+/// now is something else or nothing, and need not be looked at.
+pub(super) fn leaves(event: &Event, place: &watch::Place, by: What, ahead: &[Notice]) -> bool {
+    event.object.is_some()
+        && ahead.iter().take(FATE_AHEAD).any(|notice| match notice {
+            Notice::Event(next) => {
+                next.object == event.object && next.what.has(by) && !next.what.has(What::CREATE) && next.place == *place
+            }
+            Notice::Lost(_) => false,
+        })
 }

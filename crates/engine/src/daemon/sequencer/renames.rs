@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use keepwatch_journal::{Facts, Op};
 
-use super::events::DOUBT_WAIT;
+use super::events::{DOUBT_WAIT, leaves};
 use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::dirs::{At, Dirs, Place};
 use crate::daemon::ledger::{Knowledge, Ledger};
 use crate::daemon::tree::{DirAt, Look, Tree};
 use crate::watch::{Event, Notice, What};
 
-/// How far ahead it is looked for what became of an object that is not under its new name.
-const FATE_AHEAD: usize = 64;
 /// How far ahead the second half of an exchange is looked for.
 const EXCHANGE_AHEAD: usize = 8;
 
@@ -48,7 +46,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.doubt(new, origin, DOUBT_WAIT);
             return Ok(());
         }
-        let look = self.look(into, to_name)?;
+        let Some(to) = &event.to else { return Ok(()) };
+        let is_past = !event.is_dir && leaves(event, to, What::DELETE, ahead);
+        let look = if is_past { Look::Gone } else { self.look(into, to_name)? };
         let former = self.look(from, &old.name)?;
         let exchange = self.is_exchange(event, (from, &former), &look, ahead)?;
         if !exchange {
@@ -152,7 +152,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if !exchange {
             self.ended.insert(old.clone(), self.last);
         }
-        let is_lost = merged && !goes_on(event, to_name, ahead);
+        let is_lost = merged && !leaves(event, to, What::RENAME.with(What::DELETE), ahead);
         // For who reads the journal nothing has the old name any more.
         let is_held = matches!(former, Look::There(_));
         if is_lost || twice || event.object.is_none() || is_held {
@@ -369,18 +369,4 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     fn touch_again(&mut self, at: &At) {
         self.touch(at.no, self.last);
     }
-}
-
-/// Whether a notice that waits tells what became of the object under its new name.
-fn goes_on(event: &Event, to_name: &[u8], ahead: &[Notice]) -> bool {
-    let Some(to) = &event.to else { return false };
-    ahead.iter().take(FATE_AHEAD).any(|notice| match notice {
-        Notice::Event(next) => {
-            next.what.has(What::RENAME.with(What::DELETE))
-                && next.object == event.object
-                && *next.place.name == *to_name
-                && next.place.dir == to.dir
-        }
-        Notice::Lost(_) => false,
-    })
 }
