@@ -4,13 +4,15 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
+
 /// Two generations: when the young one is full it becomes the old one, and the former old one is dropped.
 /// What is looked up moves to the young one, so an entry survives as long as it is used. Holds at most
 /// `2 × capacity` entries; every operation is O(1).
 #[derive(Debug)]
 pub struct Cache<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: HashMap<K, V, RandomState>,
+    old: HashMap<K, V, RandomState>,
     capacity: usize,
 }
 
@@ -18,7 +20,7 @@ impl<K: Hash + Eq + Clone, V> Cache<K, V> {
     /// An empty cache of two generations of `capacity` entries.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Cache { young: HashMap::new(), old: HashMap::new(), capacity }
+        Cache { young: HashMap::default(), old: HashMap::default(), capacity }
     }
 
     /// The value, which counts as a use.

@@ -7,7 +7,7 @@ use std::time::Instant;
 /// Appointments by key; a key has one at most.
 #[derive(Debug)]
 pub struct Due<K, V> {
-    items: HashMap<K, (Instant, V)>,
+    items: HashMap<K, (Instant, V), foldhash::fast::RandomState>,
     order: BTreeSet<(Instant, K)>,
     max: usize,
 }
@@ -16,7 +16,7 @@ impl<K: Clone + Ord + Hash, V> Due<K, V> {
     /// No appointments; at most `max`.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Due { items: HashMap::new(), order: BTreeSet::new(), max }
+        Due { items: HashMap::default(), order: BTreeSet::new(), max }
     }
 
     /// Makes one, unless the key has one that is not later.

@@ -77,14 +77,14 @@ struct Item<P> {
 /// The machine: `O` names a file across renames, `P` is where it is.
 #[derive(Debug)]
 pub struct Settle<O, P> {
-    items: HashMap<O, Item<P>>,
+    items: HashMap<O, Item<P>, foldhash::fast::RandomState>,
     by_due: BTreeSet<(Instant, O)>,
     refused: bool,
 }
 
 impl<O: Copy + Ord + Hash, P: Clone> Default for Settle<O, P> {
     fn default() -> Self {
-        Settle { items: HashMap::new(), by_due: BTreeSet::new(), refused: false }
+        Settle { items: HashMap::default(), by_due: BTreeSet::new(), refused: false }
     }
 }
 

@@ -134,7 +134,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let itself = !matches!(there, Look::There(_)) || self.is_itself(at, name, event.object.as_ref())?;
         // Something that came later may have the name: its own events tell of it.
         let look = if itself { there.clone() } else { Look::Gone };
-        if look == Look::Gone && !event.is_dir && !what.has(What::CREATE) {
+        if look == Look::Gone && !event.is_dir && !what.has(What::CREATE.with(What::DELETE)) {
             self.elsewhere(event);
         }
         if what.has(What::CREATE) {
