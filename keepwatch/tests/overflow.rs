@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 use support::{Keepwatch, one_root, sized};
@@ -15,7 +16,7 @@ const MEMORY_MAX_KIB: u64 = 200 * 1024;
 fn started(base: &Path, method: &str, backlog_max: usize) -> Keepwatch {
     let tree = base.join("tree");
     // Known, and watched, before: else the kernel would tell nothing of what is done in them.
-    for dir_no in 0..sized(20, 300) {
+    for dir_no in 0..sized(40, 300) {
         fs::create_dir_all(tree.join(format!("dir {dir_no}"))).unwrap();
     }
     let toml = format!("backlog_max = {backlog_max}\n{}", one_root(&tree, method));
@@ -24,10 +25,12 @@ fn started(base: &Path, method: &str, backlog_max: usize) -> Keepwatch {
     keepwatch
 }
 
-/// `operations` of them: files made, written, renamed, removed, in directories that are renamed and removed, too.
+/// `operations` of them, each a thing done to a name: files made, written, renamed, removed, in directories that are renamed
+/// and removed, too. What a call does in two steps, as a write that makes its file, is counted once.
 fn storm(tree: &Path, operations: usize) {
     const FILES: usize = 400;
-    for dir_no in 0..operations / (4 * FILES) {
+    let mut done = 0;
+    for dir_no in 0.. {
         let dir = tree.join(format!("dir {dir_no}"));
         fs::create_dir_all(&dir).unwrap();
         for file in 0..FILES {
@@ -39,11 +42,15 @@ fn storm(tree: &Path, operations: usize) {
                 2 => fs::write(&path, "written again").unwrap(),
                 _ => {}
             }
+            done += if file % 4 == 3 { 1 } else { 2 };
         }
         match dir_no % 5 {
             0 => fs::rename(&dir, tree.join(format!("renamed {dir_no}"))).unwrap(),
             1 => fs::remove_dir_all(&dir).unwrap(),
             _ => {}
+        }
+        if done >= operations {
+            return;
         }
     }
 }
@@ -61,8 +68,10 @@ fn stop_during_a_storm(method: &str, backlog_max: usize) {
     fs::write(tree.join("before"), "x").unwrap();
     let next = keepwatch.caught_up();
     keepwatch.signal("STOP");
-    storm(&tree, sized(30_000, 500_000));
+    let operations = sized(30_000, 500_000);
+    storm(&tree, operations);
     keepwatch.signal("CONT");
+    let heard = Instant::now();
     let overflow = |keepwatch: &Keepwatch| -> Option<Value> {
         keepwatch.records().into_iter().find(|record| {
             record["seq"].as_u64().unwrap() >= next && record["do"] == "gap" && record["reason"] == "overflow"
@@ -71,6 +80,7 @@ fn stop_during_a_storm(method: &str, backlog_max: usize) {
     support::wait_for("the loss is journaled", || overflow(&keepwatch).is_some());
     keepwatch.settle();
     keepwatch.assert_same(&tree);
+    let seconds = heard.elapsed().as_secs_f64();
     let gap = overflow(&keepwatch).unwrap();
     let closed = keepwatch.records().iter().any(|record| record["do"] == "gap_closed" && record["gap"] == gap["seq"]);
     assert!(closed, "{gap} is open still");
@@ -78,7 +88,7 @@ fn stop_during_a_storm(method: &str, backlog_max: usize) {
     fs::write(tree.join("after"), "x").unwrap();
     keepwatch.assert_same(&tree);
     let peak = memory_peak_kib(&keepwatch);
-    eprintln!("{method}: at most {peak} KiB of memory");
+    eprintln!("{method}: {operations} operations unheard, exact {seconds:.1} s later, at most {peak} KiB of memory");
     assert!(peak < MEMORY_MAX_KIB, "{peak} KiB");
     keepwatch.stop();
     keepwatch.assert_verifies();
@@ -106,12 +116,14 @@ fn a_storm_that_the_service_sees_ends_right_with_the_smallest_backlog() {
         let base = tempfile::tempdir().unwrap();
         let tree = base.path().join("tree");
         let mut keepwatch = started(base.path(), method, 10);
-        storm(&tree, sized(8_000, 100_000));
+        let operations = sized(8_000, 100_000);
+        storm(&tree, operations);
         keepwatch.settle();
         keepwatch.assert_same(&tree);
         keepwatch.stop();
         keepwatch.assert_same(&tree);
         keepwatch.assert_verifies();
         keepwatch.assert_last_records(&tree);
+        eprintln!("{method}: {operations} operations with the smallest backlog, 0 differences");
     }
 }

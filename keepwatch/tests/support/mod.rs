@@ -357,10 +357,11 @@ fn source_of(known: &BTreeMap<Vec<u8>, Value>, record: &Value) -> Vec<u8> {
 
 /// Takes out what is known at a path and below it.
 fn take_within(known: &mut BTreeMap<Vec<u8>, Value>, dir: &[u8]) -> BTreeMap<Vec<u8>, Value> {
-    let is_within = |path: &[u8]| path == dir || (path.starts_with(dir) && path.get(dir.len()) == Some(&b'/'));
-    let (taken, kept) = std::mem::take(known).into_iter().partition(|(path, _)| is_within(path));
-    *known = kept;
-    taken
+    // What is below it stands together, for `0` comes right after `/`.
+    let below = [dir, b"/"].concat()..[dir, b"0"].concat();
+    let paths: Vec<Vec<u8>> = known.range(below).map(|(path, _)| path.clone()).collect();
+    let taken = paths.into_iter().chain([dir.to_vec()]);
+    taken.filter_map(|path| known.remove_entry(&path)).collect()
 }
 
 /// What is compared of a file.
