@@ -289,7 +289,11 @@ impl Service {
             Loss::Backlog => (GapReason::Overflow, "more events waited than backlog_max allows".to_owned()),
             Loss::ReaderDied(why) => (GapReason::Watch, why.clone()),
         };
-        tracing::warn!(reason = ?reason, note, "changes may have been missed: scanning");
+        // While a gap is open the next loss is part of it: a source that runs over without end would fill the log.
+        let is_known = self.roots.iter().all(|root| root.present().is_none() || root.gap.is_some());
+        if !is_known || matches!(loss, Loss::ReaderDied(_)) {
+            tracing::warn!(reason = ?reason, note, "changes may have been missed: scanning");
+        }
         if let Loss::ReaderDied(_) = loss {
             self.sources.restart();
             for index in 0..self.roots.len() {
