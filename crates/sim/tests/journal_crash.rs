@@ -16,6 +16,11 @@ const STATE: &str = "/state";
 const BATCHES: u64 = 8;
 const RECORDS: usize = 20;
 
+/// How many: few by default, many when KEEPWATCH_FULL is set.
+fn sized<T>(small: T, full: T) -> T {
+    if std::env::var_os("KEEPWATCH_FULL").is_some() { full } else { small }
+}
+
 fn dir() -> PathBuf {
     Path::new(STATE).join("journal")
 }
@@ -130,8 +135,9 @@ fn operations_of_a_run() -> u64 {
 fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
     let operations = operations_of_a_run();
     assert!(operations > 40, "a run of {operations} operations proves little");
+    let seeds = sized(12, 100);
     for operation in 1..=operations + 1 {
-        for seed in 0..12 {
+        for seed in 0..seeds {
             let disk = new_disk();
             disk.cut_power_at(operation);
             let acknowledged = write(&disk, 0);
@@ -139,12 +145,14 @@ fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
             check(&disk, acknowledged, &format!("cut at {operation}, seed {seed}"));
         }
     }
+    eprintln!("{} power cuts: {seeds} at each of {operations} operations and after them", seeds * (operations + 1));
 }
 
 #[test]
 fn a_power_cut_during_recovery_loses_nothing_either() {
-    for operation in (5..=operations_of_a_run()).step_by(3) {
-        for second in 1..12 {
+    let (step, seconds) = sized((3, 12), (1, 20));
+    for operation in (1..=operations_of_a_run()).step_by(step) {
+        for second in 1..seconds {
             let disk = new_disk();
             disk.cut_power_at(operation);
             let acknowledged = write(&disk, 0);
@@ -161,7 +169,7 @@ fn a_power_cut_during_recovery_loses_nothing_either() {
 fn any_operation_may_fail_and_the_writer_goes_on_in_a_new_file() {
     for operation in 1..=operations_of_a_run() {
         for fault in [Fault::NoSpace, Fault::Io] {
-            for seed in 0..4 {
+            for seed in 0..sized(4, 40) {
                 let disk = new_disk();
                 disk.fail_at(operation, fault);
                 let acknowledged = write(&disk, 1);
