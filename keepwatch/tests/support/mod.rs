@@ -1,10 +1,10 @@
 //! What the tests of the program share: a service in a hermetic environment, an independent walk, and their comparison.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub, missing_docs)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -213,15 +213,16 @@ impl Keepwatch {
 
     /// The journal's records that are changes, from `seq` on.
     pub fn changes_since(&self, seq: u64) -> Vec<Value> {
-        let mut records = self.records();
-        records.retain(|record| record["seq"].as_u64().unwrap() >= seq && is_change(record));
+        let mut records = self.json_lines(&["journal", "cat", "--from", &seq.max(1).to_string()]);
+        records.retain(is_change);
         records
     }
 
     /// Waits until all that happened up to now is journaled and applied; the seq of the record that will come next.
     pub fn caught_up(&self) -> u64 {
         self.ok(&["ls", "-0"]);
-        self.records().last().map_or(1, |record| record["seq"].as_u64().unwrap() + 1)
+        let head: Value = serde_json::from_slice(&self.ok(&["journal", "head", "--json"])).unwrap();
+        head["seq"].as_u64().unwrap() + 1
     }
 
     /// The journal's records, as JSON.
@@ -270,49 +271,23 @@ impl Keepwatch {
 
     /// The last record of each live name agrees with the tree, and seqs have no hole.
     pub fn assert_last_records(&self, tree: &Path) {
-        let mut last: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
+        let mut told = Told::default();
         let mut next = None;
-        // What is in the way of the first half of an exchange, until the second half, the next record, takes it away.
-        let mut parked: Option<BTreeMap<Vec<u8>, Value>> = None;
-        for record in self.records() {
+        // One by one: there may be millions.
+        let mut cat = self.command(&["journal", "cat"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        for line in BufReader::new(cat.stdout.take().unwrap()).split(b'\n') {
+            let record: Value = serde_json::from_slice(&line.unwrap()).unwrap();
             let seq = record["seq"].as_u64().unwrap();
             assert!(next.is_none_or(|next| next == seq), "a hole before {seq}");
             next = Some(seq + 1);
-            let word = record["do"].as_str().unwrap();
-            if !["create", "modify", "attrib", "move", "delete"].contains(&word) {
-                continue;
-            }
-            let path = bytes(&record, "path");
-            if record["nlink"].as_u64().is_some_and(|links| links > 1) && record["type"] != "dir" {
-                // What is told of one name of a file holds for all.
-                for other in last.values_mut().filter(|other| other["inode"] == record["inode"]) {
-                    other.clone_from(&record);
-                }
-            }
-            if word == "move" {
-                let old = source_of(&last, &record);
-                let exchange = record["exchange"] == true;
-                if old == path && parked.is_none() {
-                    last.insert(path, record);
-                    continue;
-                }
-                let is_second = parked.is_some();
-                let moved = parked.take().unwrap_or_else(|| take_within(&mut last, &old));
-                let in_the_way = take_within(&mut last, &path);
-                parked = (exchange && !is_second).then_some(in_the_way);
-                last.extend(moved.into_iter().map(|(from, told)| ([&path[..], &from[old.len()..]].concat(), told)));
-                if !record["inode"].is_null() {
-                    last.insert(path, record);
-                }
-            } else if word == "delete" {
-                take_within(&mut last, &path);
-            } else if !record["inode"].is_null() {
-                last.insert(path, record);
+            if is_change(&record) {
+                told.hear(&record);
             }
         }
+        assert!(cat.wait().unwrap().success());
         for (path, row) in walk(tree) {
-            let record = last.get(&path).unwrap_or_else(|| panic!("no record of {}", show(&path)));
-            assert_eq!(Row::of_json(record), row, "the last record of {}", show(&path));
+            let known = told.last.get(&path).unwrap_or_else(|| panic!("no record of {}", show(&path)));
+            assert_eq!(*known, row, "the last record of {}", show(&path));
         }
     }
 }
@@ -342,26 +317,95 @@ pub fn one_root(root: &Path, method: &str) -> String {
     format!("[roots.tree]\npath = {root:?}\nwatch = {method:?}\n{poll}")
 }
 
-/// Where what a record calls moved was known: under its old name, unless another object is known there. Notices that the
-/// kernel folded come in another order than the renames, so it may have been told of under another name, even the new one.
-fn source_of(known: &BTreeMap<Vec<u8>, Value>, record: &Value) -> Vec<u8> {
-    let old = bytes(record, "old_path");
-    let inode = &record["inode"];
-    let is_it = |other: &Value| inode.is_null() || other["inode"] == *inode;
-    let linked = record["type"] != "dir" && record["nlink"].as_u64().is_some_and(|links| links > 1);
-    if linked || inode.is_null() || known.get(&old).is_some_and(is_it) {
-        return old;
-    }
-    known.iter().find(|(_, other)| is_it(other)).map_or(old, |(path, _)| path.clone())
+/// What somebody knows who has nothing but the records.
+#[derive(Default)]
+struct Told {
+    last: BTreeMap<Vec<u8>, Row>,
+    /// Where each inode was told to be.
+    places: HashMap<u64, BTreeSet<Vec<u8>>>,
+    /// What is in the way of the first half of an exchange, until the second half, the next record, takes it away.
+    parked: Option<Vec<(Vec<u8>, Row)>>,
 }
 
-/// Takes out what is known at a path and below it.
-fn take_within(known: &mut BTreeMap<Vec<u8>, Value>, dir: &[u8]) -> BTreeMap<Vec<u8>, Value> {
-    // What is below it stands together, for `0` comes right after `/`.
-    let below = [dir, b"/"].concat()..[dir, b"0"].concat();
-    let paths: Vec<Vec<u8>> = known.range(below).map(|(path, _)| path.clone()).collect();
-    let taken = paths.into_iter().chain([dir.to_vec()]);
-    taken.filter_map(|path| known.remove_entry(&path)).collect()
+impl Told {
+    fn hear(&mut self, record: &Value) {
+        let (word, path) = (record["do"].as_str().unwrap(), bytes(record, "path"));
+        let row = (!record["inode"].is_null()).then(|| Row::of_json(record));
+        if let (Some(row), true) = (&row, is_linked(record)) {
+            // What is told of one name of a file holds for all.
+            for other in self.places.get(&row.inode).into_iter().flatten() {
+                self.last.insert(other.clone(), row.clone());
+            }
+        }
+        match word {
+            "delete" => drop(self.take_within(&path)),
+            "move" => self.hear_move(record, path, row),
+            _ => self.insert_told(path, row),
+        }
+    }
+
+    fn hear_move(&mut self, record: &Value, path: Vec<u8>, row: Option<Row>) {
+        let old = self.source_of(record);
+        let is_second = self.parked.is_some();
+        if old == path && !is_second {
+            return self.insert_told(path, row);
+        }
+        let moved = self.parked.take().unwrap_or_else(|| self.take_within(&old));
+        let in_the_way = self.take_within(&path);
+        self.parked = (record["exchange"] == true && !is_second).then_some(in_the_way);
+        for (from, known) in moved {
+            self.insert([&path[..], &from[old.len()..]].concat(), known);
+        }
+        self.insert_told(path, row);
+    }
+
+    fn insert_told(&mut self, path: Vec<u8>, row: Option<Row>) {
+        if let Some(row) = row {
+            self.insert(path, row);
+        }
+    }
+
+    fn insert(&mut self, path: Vec<u8>, row: Row) {
+        self.remove(&path);
+        self.places.entry(row.inode).or_default().insert(path.clone());
+        self.last.insert(path, row);
+    }
+
+    fn remove(&mut self, path: &[u8]) -> Option<Row> {
+        let row = self.last.remove(path)?;
+        let places = self.places.get_mut(&row.inode).unwrap();
+        places.remove(path);
+        if places.is_empty() {
+            self.places.remove(&row.inode);
+        }
+        Some(row)
+    }
+
+    /// Takes out what is known at a path and below it.
+    fn take_within(&mut self, dir: &[u8]) -> Vec<(Vec<u8>, Row)> {
+        // What is below it stands together, for `0` comes right after `/`.
+        let below = [dir, b"/"].concat()..[dir, b"0"].concat();
+        let paths: Vec<Vec<u8>> = self.last.range(below).map(|(path, _)| path.clone()).collect();
+        let taken = paths.into_iter().chain([dir.to_vec()]);
+        taken.filter_map(|path| self.remove(&path).map(|row| (path, row))).collect()
+    }
+
+    /// Where what a record calls moved was known: under its old name, unless another object is known there. Notices that
+    /// the kernel folded come in another order than the renames, so it may have been told of under another name, even
+    /// the new one.
+    fn source_of(&self, record: &Value) -> Vec<u8> {
+        let old = bytes(record, "old_path");
+        let Some(inode) = record["inode"].as_u64() else { return old };
+        if is_linked(record) || self.last.get(&old).is_some_and(|known| known.inode == inode) {
+            return old;
+        }
+        self.places.get(&inode).and_then(BTreeSet::first).cloned().unwrap_or(old)
+    }
+}
+
+/// Whether a record tells of a file that has other names.
+fn is_linked(record: &Value) -> bool {
+    record["type"] != "dir" && record["nlink"].as_u64().is_some_and(|links| links > 1)
 }
 
 /// What is compared of a file.
