@@ -7,19 +7,59 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use support::{Dice, Keepwatch, bytes, one_root, sized};
 
 /// Directories that are renamed all the time and never removed.
 const WANDERERS: usize = 12;
 const PLACES: usize = 6;
+/// Enough for as many scans as it takes.
+const RACE_MAX: Duration = Duration::from_secs(1_200);
 
-/// Renames wandering directories between places; the last thing it does to each is nothing but a rename.
-fn wander(tree: &Path, seed: u64, operations: usize, mine: &[usize]) {
+/// What the writers know of the scans, and how much they have done.
+#[derive(Default)]
+struct Race {
+    /// A scan walks now.
+    walking: AtomicBool,
+    /// Scans that were seen to walk.
+    scans: AtomicUsize,
+    /// Changes made while one walked.
+    changes: AtomicUsize,
+    done: AtomicBool,
+}
+
+impl Race {
+    /// Sees whether one of the service's threads scans, until all is done.
+    fn observe(&self, pid: u32) {
+        let is_scan = |task: fs::DirEntry| {
+            let name = fs::read_to_string(task.path().join("comm"));
+            name.is_ok_and(|name| name.trim_end() == "scan")
+        };
+        while !self.done.load(Ordering::Acquire) {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            let walking = tasks.flatten().any(is_scan);
+            if walking && !self.walking.swap(walking, Ordering::AcqRel) {
+                self.scans.fetch_add(1, Ordering::Relaxed);
+            }
+            self.walking.store(walking, Ordering::Release);
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+/// Renames wandering directories between places, until enough was done while scans walked; the last thing it does to each
+/// is nothing but a rename.
+fn wander(tree: &Path, seed: u64, mine: &[usize], race: &Race, enough: usize) {
     let mut dice = Dice::new(seed);
     let mut at: BTreeMap<usize, (usize, usize)> = mine.iter().map(|one| (*one, (one % PLACES, 0))).collect();
     let path = |one: usize, (place, turn): (usize, usize)| tree.join(format!("p{place}/w{one}-{turn}"));
-    for count in 0..operations {
+    let start = Instant::now();
+    for count in 0.. {
+        if race.changes.load(Ordering::Relaxed) >= enough {
+            return;
+        }
+        assert!(start.elapsed() < RACE_MAX, "{} changes in {RACE_MAX:?}", race.changes.load(Ordering::Relaxed));
         let one = mine[dice.below(mine.len())];
         let from = at[&one];
         let to = (dice.below(PLACES), (from.1 + 1) % 3);
@@ -36,6 +76,12 @@ fn wander(tree: &Path, seed: u64, operations: usize, mine: &[usize]) {
             4 => fs::remove_dir_all(dir.join(format!("d{}", dice.below(3)))),
             _ => fs::write(dir.join("new"), "new").and_then(|()| fs::rename(dir.join("new"), name(&mut dice))),
         };
+        if race.walking.load(Ordering::Acquire) {
+            race.changes.fetch_add(1, Ordering::Relaxed);
+        } else {
+            // The next scan begins when what happened was heard.
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -51,33 +97,49 @@ fn race(method: &str) {
         wanderers.insert(inode(&dir.join("keeps")));
         wanderers.insert(inode(&dir.join("keeps/this")));
     }
+    // What never changes, in the middle of it, makes the walk long enough to be raced with.
+    for place in 0..PLACES {
+        for index in 0..sized(1_000, 10_000) {
+            let dir = tree.join(format!("p{place}/still {}", index % 50));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join(index.to_string()), "").unwrap();
+        }
+    }
     let mut keepwatch = Keepwatch::configured(&base.path().join("state"), &one_root(&tree, method));
     keepwatch.start_and_settle();
-    let (halves, done, scans) = (sized(4_000, 50_000), AtomicBool::new(false), AtomicUsize::new(0));
+    let (enough, race, asked) = (sized(2_000, 100_000), Race::default(), AtomicUsize::new(0));
+    let start = Instant::now();
     std::thread::scope(|scope| {
+        scope.spawn(|| race.observe(keepwatch.pid()));
         scope.spawn(|| {
-            while !done.load(Ordering::Acquire) {
+            while !race.done.load(Ordering::Acquire) {
                 let output = keepwatch.ask(&["reconcile", "--summary"]);
                 let code = output.status.code();
                 let error = String::from_utf8_lossy(&output.stderr);
                 assert!(matches!(code, Some(0 | 1 | 3)), "{code:?}: {error}");
-                scans.fetch_add(1, Ordering::Relaxed);
+                asked.fetch_add(1, Ordering::Relaxed);
             }
         });
         let writers = [0, 1].map(|half| {
             let mine: Vec<usize> = (0..WANDERERS).filter(|one| one % 2 == half).collect();
-            let tree = &tree;
-            scope.spawn(move || wander(tree, 11 + half as u64, halves, &mine))
+            let (tree, race) = (&tree, &race);
+            scope.spawn(move || wander(tree, 11 + half as u64, &mine, race, enough))
         });
-        for writer in writers {
-            writer.join().unwrap();
+        let ended = writers.map(std::thread::ScopedJoinHandle::join);
+        if ended.iter().all(Result::is_ok) {
+            // At least one scan begins after the last change was made, and ends.
+            let before = asked.load(Ordering::Relaxed);
+            support::wait_for("two more scans", || asked.load(Ordering::Relaxed) >= before + 2);
         }
-        // At least one scan begins after the last change was made, and ends.
-        let before = scans.load(Ordering::Relaxed);
-        support::wait_for("two more scans", || scans.load(Ordering::Relaxed) >= before + 2);
-        done.store(true, Ordering::Release);
+        race.done.store(true, Ordering::Release);
+        assert!(ended.iter().all(Result::is_ok), "a writer ended early");
     });
-    eprintln!("{method}: {} scans over {} changes", scans.into_inner(), 2 * halves);
+    eprintln!(
+        "{method}: {} changes while one of {} scans walked, in {:?}",
+        race.changes.into_inner(),
+        race.scans.into_inner(),
+        start.elapsed()
+    );
     keepwatch.settle();
     keepwatch.assert_same(&tree);
     keepwatch.stop();
