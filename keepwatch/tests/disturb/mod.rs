@@ -99,9 +99,14 @@ pub struct Ground {
 
 impl Ground {
     pub fn new() -> Self {
+        Self::with_room("512m")
+    }
+
+    /// With room for this much in the tree.
+    pub fn with_room(size: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let quiet = dir.path().join("quiet");
-        let mounted = is_root().then(|| Mounted::tmpfs(&quiet, "512m"));
+        let mounted = is_root().then(|| Mounted::tmpfs(&quiet, size));
         fs::create_dir_all(quiet.join("tree")).unwrap();
         Ground { _quiet: mounted, dir }
     }
