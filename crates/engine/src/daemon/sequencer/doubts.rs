@@ -448,7 +448,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Whether a file system was mounted on the directory when it was last looked at, and is not now: then what was
     /// known below it is absent, not deleted.
     fn unmounted(&mut self, at: &At, known: &Facts, now: &Facts) -> bool {
-        let Ok(Look::There(parent)) = self.look(at, b"") else { return true };
+        let Ok(Look::There(parent)) = self.look(at, b"") else {
+            // It may just have been removed, with what it held: that alone is no unmount.
+            return known.dev != now.dev;
+        };
         let root = self.root(at.root).name.clone();
         let parent_known = match self.ledger.child(&root, &at.path, b"") {
             Knowledge::Yes(Known { facts: Some(facts), .. }) => facts.dev,
