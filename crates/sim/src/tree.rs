@@ -324,13 +324,14 @@ impl Tree for SimTree {
         Some(world.inodes[&inode].born_ns)
     }
 
-    fn object_of(&mut self, object: &DirKey) -> Option<(u64, u64)> {
+    fn object_of(&mut self, object: &DirKey) -> Option<((u64, u64), u64)> {
         let mut world = self.0.borrow_mut();
         world.looked();
         if !world.manners.has_handles {
             return None;
         }
-        world.by_key(object).map(|inode| (DEVICE, inode))
+        let inode = world.by_key(object)?;
+        Some(((DEVICE, inode), world.inodes[&inode].facts.nlink.into()))
     }
 
     fn locate(&mut self, key: &DirKey, known: &mut dyn FnMut(&DirKey) -> bool) -> Located {

@@ -214,7 +214,7 @@ impl Tree for FsTree {
         }
     }
 
-    fn object_of(&mut self, object: &DirKey) -> Option<(u64, u64)> {
+    fn object_of(&mut self, object: &DirKey) -> Option<((u64, u64), u64)> {
         let fsid = object.fsid()?;
         if self.no_handles {
             return None;
@@ -222,7 +222,7 @@ impl Tree for FsTree {
         let mount = self.mount(fsid)?;
         let fd = open_by_key(mount, object, OFlags::PATH | OFlags::CLOEXEC).ok()?;
         let stat = fstat(&fd).ok()?;
-        (stat.st_nlink > 0).then_some((stat.st_dev, stat.st_ino))
+        (stat.st_nlink > 0).then_some(((stat.st_dev, stat.st_ino), stat.st_nlink))
     }
 
     fn locate(&mut self, key: &DirKey, known: &mut dyn FnMut(&DirKey) -> bool) -> Located {

@@ -59,8 +59,8 @@ pub trait Tree {
     fn key_of(&mut self, dir: DirAt<'_>, name: &[u8]) -> Option<DirKey>;
     /// Whether `name` in `dir` is the object with this identity; `None` where that cannot be told.
     fn is_object(&mut self, dir: DirAt<'_>, name: &[u8], object: &DirKey) -> Option<bool>;
-    /// The device and inode of an object that is known by its identity alone, if it exists still.
-    fn object_of(&mut self, object: &DirKey) -> Option<(u64, u64)>;
+    /// Device and inode of an object that is known by its identity alone, if it exists still, and how many names it has.
+    fn object_of(&mut self, object: &DirKey) -> Option<((u64, u64), u64)>;
     /// When what has this name came to be, in nanoseconds since 1970 UTC; `None` where that is not kept.
     fn born(&mut self, dir: DirAt<'_>, name: &[u8]) -> Option<i64>;
     /// Finds a directory by its identity and goes up until `known` says yes.

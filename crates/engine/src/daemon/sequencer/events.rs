@@ -41,7 +41,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.nameless(event);
             return Ok(());
         }
-        let Some(at) = self.place_of(&event.place.dir)? else { return Ok(()) };
+        let Some(at) = self.place_of(&event.place.dir)? else {
+            self.outside(event);
+            return Ok(());
+        };
         let name = &event.place.name;
         if name.is_empty() {
             return self.itself(&at, event);
@@ -101,8 +104,15 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// A file's attributes changed and no name was told: one of its names was linked or unlinked.
     fn nameless(&mut self, event: &Event) {
-        if let Some(object) = self.tree.object_of(&event.place.dir) {
+        if let Some((object, _)) = self.tree.object_of(&event.place.dir) {
             self.stray(object);
+        }
+    }
+
+    /// A file was changed under a name that lies in no root, but it may have another that does.
+    fn outside(&mut self, event: &Event) {
+        if !event.is_dir && event.what.has(What::MODIFY.with(What::CLOSE_WRITE).with(What::ATTRIB)) {
+            self.elsewhere(event, 2);
         }
     }
 
@@ -135,7 +145,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         // Something that came later may have the name: its own events tell of it.
         let look = if itself { there.clone() } else { Look::Gone };
         if look == Look::Gone && !event.is_dir && !what.has(What::CREATE.with(What::DELETE)) {
-            self.elsewhere(event);
+            self.elsewhere(event, 1);
         }
         if what.has(What::CREATE) {
             self.created(at, event, &look)?;
@@ -168,9 +178,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         }
     }
 
-    /// The file that an event told of has not this name any more, but may have others.
-    fn elsewhere(&mut self, event: &Event) {
-        if let Some(object) = event.object.as_ref().and_then(|key| self.tree.object_of(key)) {
+    /// The file that an event told of has not this name any more, or it does not count, but it may have others: all that are
+    /// known are looked at if it has so many.
+    fn elsewhere(&mut self, event: &Event, names_min: u64) {
+        if let Some((object, names)) = event.object.as_ref().and_then(|key| self.tree.object_of(key))
+            && names >= names_min
+        {
             self.stray(object);
         }
     }

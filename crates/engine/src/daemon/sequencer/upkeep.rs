@@ -151,7 +151,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     fn settle_one(&mut self, object: ObjectNo, spot: &Spot, now: Instant) -> Result<()> {
         let Some(at) = self.dirs.at(spot.dir)? else {
+            // The directory may be known anew, with what it holds: then the inventory has the file.
             self.settle.gone(object);
+            self.settle.refuse();
             return Ok(());
         };
         let patience = self.root(at.root).patience.clone();
