@@ -229,6 +229,7 @@ impl Service {
                 Notice::Event(event) => {
                     self.sequencer.on_event(event, &notices[index + 1..]).expect("the sequencer works");
                 }
+                Notice::Reached(_) => {}
                 Notice::Lost(_) => {
                     for root in 0..self.roots.len() {
                         if self.roots[root].present {

@@ -41,7 +41,7 @@ const SELF_MASK: u64 = libc::FAN_DELETE_SELF | libc::FAN_MOVE_SELF | libc::FAN_O
 pub struct Fanotify {
     group: Arc<OwnedFd>,
     unlimited: bool,
-    _reader: Reader,
+    reader: Reader,
 }
 
 impl Fanotify {
@@ -60,7 +60,7 @@ impl Fanotify {
         };
         let reader = Reader::spawn("fanotify", queue, feed)
             .map_err(|source| WatchError::Os { action: "start the fanotify reader", source })?;
-        Ok(Fanotify { group, unlimited, _reader: reader })
+        Ok(Fanotify { group, unlimited, reader })
     }
 
     /// Whether a mark can be set on the file system of `dir`: sets one, in a group that ends at once.
@@ -104,6 +104,11 @@ impl Fanotify {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Asks for a [`Notice::Reached`] with this number behind all that has happened by now.
+    pub fn mark_now(&self, number: u64) {
+        self.reader.mark(number);
     }
 
     /// Reports nothing of `dir` itself and the names in it; directories below it have to be ignored one by one.
@@ -163,7 +168,7 @@ impl Queue for FanotifyQueue {
         self.group.as_fd()
     }
 
-    fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
+    fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<bool> {
         let FanotifyQueue { group, buffer, processes } = self;
         let now = Instant::now();
         processes.next_buffer(now);
@@ -171,13 +176,14 @@ impl Queue for FanotifyQueue {
         let len = sys::read(group.as_fd(), buffer, |raw| {
             out.extend(notice_of(&raw).map(|notice| match notice {
                 Notice::Event(event) => Notice::Event(Event { by: processes.who(raw.pid), ..event }),
-                lost @ Notice::Lost(_) => lost,
+                other @ (Notice::Lost(_) | Notice::Reached(_)) => other,
             }));
         })?;
-        if buffer.len() - len >= EVENT_MAX {
+        let is_empty = buffer.len() - len >= EVENT_MAX;
+        if is_empty {
             processes.queue_was_empty(now);
         }
-        Ok(())
+        Ok(is_empty)
     }
 }
 

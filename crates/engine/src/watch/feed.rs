@@ -64,6 +64,14 @@ impl Feed {
         self.push(notices, true)
     }
 
+    /// Sends a mark; the cap does not hold it back.
+    ///
+    /// # Errors
+    /// [`Closed`] if the receiver is gone.
+    pub fn mark(&self, number: u64) -> Result<(), Closed> {
+        self.push(vec![Notice::Reached(number)], false)
+    }
+
     /// Sends the last word of a source that cannot go on; the cap does not hold it back.
     ///
     /// # Errors

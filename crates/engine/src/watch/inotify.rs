@@ -17,6 +17,8 @@ use super::rename::{Half, Pairing};
 use super::sys::inotify_record::{self, RawEvent};
 use super::{DirKey, Event, Loss, Notice, Place, What};
 
+/// No event is longer: its head and a name. With less room left in a buffer more may wait.
+const EVENT_MAX: usize = 16 + 256;
 const WATCHES: &str = "fs.inotify.max_user_watches";
 const INSTANCES: &str = "fs.inotify.max_user_instances";
 
@@ -24,7 +26,7 @@ const INSTANCES: &str = "fs.inotify.max_user_instances";
 #[derive(Debug)]
 pub struct Inotify {
     shared: Arc<Shared>,
-    _reader: Reader,
+    reader: Reader,
 }
 
 #[derive(Debug)]
@@ -76,7 +78,7 @@ impl Inotify {
             InotifyQueue { shared: Arc::clone(&shared), buffer: vec![0; READ_MAX], pairing: Pairing::default() };
         let reader = Reader::spawn("inotify", queue, feed)
             .map_err(|source| WatchError::Os { action: "start the inotify reader", source })?;
-        Ok(Inotify { shared, _reader: reader })
+        Ok(Inotify { shared, reader })
     }
 
     /// Whether a watch can be set on `dir`: sets one, in a queue that ends at once.
@@ -106,6 +108,11 @@ impl Inotify {
             // events that are queued still, makes the reader forget the key.
             let _ = inotify::remove_watch(&self.shared.fd, wd);
         }
+    }
+
+    /// Asks for a [`Notice::Reached`] with this number behind all that has happened by now.
+    pub fn mark_now(&self, number: u64) {
+        self.reader.mark(number);
     }
 
     /// How many directories are watched.
@@ -154,7 +161,7 @@ impl Queue for InotifyQueue {
         self.shared.fd.as_fd()
     }
 
-    fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
+    fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<bool> {
         let InotifyQueue { shared, buffer, pairing } = self;
         let len = rustix::io::retry_on_intr(|| rustix::io::read(&shared.fd, &mut buffer[..]))?;
         let now = Instant::now();
@@ -170,7 +177,7 @@ impl Queue for InotifyQueue {
                 pairing.take(half_of(&raw), event_of(&raw, dir), now, out);
             }
         }
-        Ok(())
+        Ok(buffer.len() - len >= EVENT_MAX)
     }
 
     fn drained(&mut self, now: Instant, out: &mut Vec<Notice>) {

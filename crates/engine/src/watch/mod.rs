@@ -114,6 +114,8 @@ pub enum Notice {
     Event(Event),
     /// Notices were lost here: all that stands before is sound, all roots of this source have a gap.
     Lost(Loss),
+    /// All that had happened when this mark was asked for stands before it.
+    Reached(u64),
 }
 
 /// Why notices were lost.

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -24,16 +25,14 @@ pub(crate) const READ_MAX: usize = 32 * 1024;
 /// So many notices from one read are a storm, and after them the queue is left alone for [`NAP`]: to be woken for every few
 /// events would cost their writers, and us, more than the events do.
 const STORM: usize = 16;
-/// What an event takes in the buffer, about.
-const EVENT_MEAN: usize = 160;
 const NAP: Duration = Duration::from_millis(1);
 
 /// A kernel queue that can be polled and read.
 pub(crate) trait Queue: Send + 'static {
     /// What to poll.
     fn fd(&self) -> BorrowedFd<'_>;
-    /// Reads one buffer. `WouldBlock` is no error: the queue is empty.
-    fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<()>;
+    /// Reads one buffer; whether the queue was empty then. `WouldBlock` is no error: it was empty before.
+    fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<bool>;
     /// Called when the queue is found empty: lets go of what was held back for what might have come.
     fn drained(&mut self, _now: Instant, _out: &mut Vec<Notice>) {}
     /// When [`Queue::drained`] has something to let go of, even if nothing more comes.
@@ -45,24 +44,53 @@ pub(crate) trait Queue: Send + 'static {
 /// A running reader thread.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    stop: Arc<OwnedFd>,
+    wishes: Arc<Wishes>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread is asked for meanwhile.
+#[derive(Debug)]
+struct Wishes {
+    /// An eventfd that wakes the thread.
+    wake: OwnedFd,
+    stop: AtomicBool,
+    /// The last mark that was asked for.
+    mark: AtomicU64,
+}
+
+impl Wishes {
+    fn wake(&self) {
+        // An eventfd takes a one unless its counter is full, which also wakes the thread.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    fn woken(&self) {
+        // There is nothing to read if another wish was heard with the last one.
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+    }
 }
 
 impl Reader {
     /// Starts a thread that moves what comes in `queue` to `feed`.
     pub(crate) fn spawn(name: &str, queue: impl Queue, feed: Feed) -> io::Result<Reader> {
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || run(queue, feed, stopped.as_fd()))?;
-        Ok(Reader { stop, thread: Some(thread) })
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let wishes = Arc::new(Wishes { wake, stop: AtomicBool::new(false), mark: AtomicU64::new(0) });
+        let heard = Arc::clone(&wishes);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || run(queue, feed, &heard))?;
+        Ok(Reader { wishes, thread: Some(thread) })
+    }
+
+    /// Asks for a [`Notice::Reached`] with this number, higher than any before, behind all that has happened by now.
+    pub(crate) fn mark(&self, number: u64) {
+        self.wishes.mark.fetch_max(number, Ordering::AcqRel);
+        self.wishes.wake();
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // An eventfd takes a one unless its counter is full, which also wakes the thread.
-        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        self.wishes.stop.store(true, Ordering::Release);
+        self.wishes.wake();
         if let Some(thread) = self.thread.take() {
             // Its panics are caught and reported through the feed.
             let _ = thread.join();
@@ -70,8 +98,8 @@ impl Drop for Reader {
     }
 }
 
-fn run(mut queue: impl Queue, feed: Feed, stop: BorrowedFd<'_>) {
-    let ended = catch_unwind(AssertUnwindSafe(|| pump(&mut queue, &feed, stop)));
+fn run(mut queue: impl Queue, feed: Feed, wishes: &Wishes) {
+    let ended = catch_unwind(AssertUnwindSafe(|| pump(&mut queue, &feed, wishes)));
     let why = match ended {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
@@ -82,38 +110,65 @@ fn run(mut queue: impl Queue, feed: Feed, stop: BorrowedFd<'_>) {
 }
 
 /// Ends with `Ok` when asked to stop or when nobody listens any more.
-fn pump(queue: &mut impl Queue, feed: &Feed, stop: BorrowedFd<'_>) -> io::Result<()> {
+fn pump(queue: &mut impl Queue, feed: &Feed, wishes: &Wishes) -> io::Result<()> {
     let mut is_storm = false;
+    let mut marked = 0;
     loop {
         if is_storm {
             thread::sleep(NAP);
         }
         let timeout = queue.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mut polled =
-            [PollFd::from_borrowed_fd(stop, PollFlags::IN), PollFd::from_borrowed_fd(queue.fd(), PollFlags::IN)];
+        let mut polled = [
+            PollFd::from_borrowed_fd(wishes.wake.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(queue.fd(), PollFlags::IN),
+        ];
         retry_on_intr(|| poll(&mut polled, timeout.as_ref()))?;
-        if !polled[0].revents().is_empty() {
-            return Ok(());
+        let (woken, readable) = (!polled[0].revents().is_empty(), !polled[1].revents().is_empty());
+        if woken {
+            wishes.woken();
+            if wishes.stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
         }
-        let readable = !polled[1].revents().is_empty();
+        // What was asked for by now is behind whatever the queue holds by now.
+        let mark = wishes.mark.load(Ordering::Acquire);
         let mut notices = Vec::new();
-        if readable {
+        let mut is_empty = true;
+        if readable || mark > marked {
             match queue.read(&mut notices) {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                Ok(emptied) => is_empty = emptied,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
                     // What was read before it broke is sound.
                     let _ = feed.send(notices);
                     return Err(error);
                 }
-                _ => {}
             }
         } else {
             queue.drained(Instant::now(), &mut notices);
         }
-        // A full buffer was not all there is.
-        is_storm = (STORM..READ_MAX / EVENT_MEAN).contains(&notices.len());
+        is_storm = is_empty && notices.len() >= STORM;
         if feed.send(notices).is_err() {
             return Ok(());
+        }
+        if mark > marked && is_empty && queue.deadline().is_none() {
+            marked = mark;
+            if feed.mark(mark).is_err() {
+                return Ok(());
+            }
+        } else if mark > marked {
+            // Again at once, or when what is held back for its other half is let go of.
+            is_storm = false;
+            if is_empty {
+                thread::sleep(NAP);
+                let mut late = Vec::new();
+                queue.drained(Instant::now(), &mut late);
+                if feed.send(late).is_err() {
+                    return Ok(());
+                }
+            }
+            wishes.wake();
         }
     }
 }
@@ -141,10 +196,10 @@ mod tests {
             self.fd.as_fd()
         }
 
-        fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
+        fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<bool> {
             rustix::io::read(&self.fd, &mut [0; 8])?;
             out.push(Notice::Lost(Loss::KernelQueue));
-            (self.read)()
+            (self.read)().map(|()| true)
         }
     }
 
@@ -180,5 +235,20 @@ mod tests {
         assert_eq!(receiver.recv().unwrap(), [Notice::Lost(Loss::KernelQueue)]);
         drop(reader);
         assert_eq!(receiver.recv(), Err(Closed));
+    }
+
+    #[test]
+    fn a_mark_stands_behind_what_happened_before_it_was_asked_for() {
+        let (feed, receiver) = feed(10);
+        let fd = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let reader = Reader::spawn("fake", Fake { fd, read: || Ok(()) }, feed).unwrap();
+        for number in 1..4 {
+            reader.mark(number);
+            let mut heard = Vec::new();
+            while heard.last() != Some(&Notice::Reached(number)) {
+                heard.extend(receiver.recv().unwrap());
+            }
+            assert_eq!(heard.contains(&Notice::Lost(Loss::KernelQueue)), number == 1);
+        }
     }
 }

@@ -176,7 +176,7 @@ impl Heard {
 pub(crate) fn events(notices: &[Notice]) -> impl Iterator<Item = &Event> {
     notices.iter().filter_map(|notice| match notice {
         Notice::Event(event) => Some(event),
-        Notice::Lost(_) => None,
+        Notice::Lost(_) | Notice::Reached(_) => None,
     })
 }
 

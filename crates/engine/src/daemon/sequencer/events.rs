@@ -481,6 +481,6 @@ pub(super) fn leaves(event: &Event, place: &watch::Place, by: What, ahead: &[Not
             Notice::Event(next) => {
                 next.object == event.object && next.what.has(by) && !next.what.has(What::CREATE) && next.place == *place
             }
-            Notice::Lost(_) => false,
+            Notice::Lost(_) | Notice::Reached(_) => false,
         })
 }

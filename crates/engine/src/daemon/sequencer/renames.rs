@@ -232,7 +232,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                     && other.to.as_ref() == Some(&event.place)
                     && (other.object.is_none() || other.object != event.object)
             }
-            Notice::Lost(_) => false,
+            Notice::Lost(_) | Notice::Reached(_) => false,
         });
         if !back {
             return self.has_swapped(event, (from, former), to);

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
-use keepwatch_journal::{Disk, GapReason, RootName, Seq, Timestamp};
+use keepwatch_journal::{Disk, GapReason, RootName, Timestamp};
 
 use crate::clock::Clock;
 use crate::daemon::dirs::DirsError;
@@ -83,7 +83,7 @@ struct Service {
     commands: Receiver<Command>,
     commits: Commits,
     /// Those who wait until all that happened is journaled and applied: since when, and whom to tell.
-    syncs: Vec<(Instant, Sender<Result<Seq, String>>)>,
+    syncs: Vec<report::Sync>,
     reconcilers: Vec<Reconciler>,
     /// When something came last.
     busy: Instant,
@@ -266,6 +266,7 @@ impl Service {
             match notice {
                 Notice::Event(event) => self.sequencer.on_event(event, &notices[index + 1..])?,
                 Notice::Lost(loss) => self.lost(loss)?,
+                Notice::Reached(number) => self.reached(*number),
             }
         }
         Ok(())

@@ -7,16 +7,25 @@ use keepwatch_journal::{RootName, Seq};
 
 use super::command::Command;
 use super::root::{Presence, look_at_top};
+use super::sources::Sources;
 use super::status::{FollowerStatus, HeldOpen, JournalStatus, RootStatus, Status};
 use super::{Result, Service};
 use crate::daemon::ledger::Ledger;
 use crate::inventory::RootRow;
 use crate::watch::probe::Method;
 
-/// Events that were made just before may still be on their way through the kernel's queue.
-const SYNC_QUIET: Duration = Duration::from_millis(50);
-/// Whoever waits for a tree that never rests is answered after this time.
+/// Whoever waits for a scan, in a tree that never rests, is answered after this time.
 const SYNC_MAX: Duration = Duration::from_secs(2);
+/// Whoever waits for what was asked for to be heard: the sources take no longer, unless one of them has died.
+const HEARD_MAX: Duration = Duration::from_secs(30);
+
+/// Somebody who waits until all that happened before is journaled and applied.
+pub(super) struct Sync {
+    since: Instant,
+    /// Marks behind what happened, that were not heard yet.
+    marks: Vec<u64>,
+    answer: Sender<std::result::Result<Seq, String>>,
+}
 
 impl Service {
     pub(super) fn obey(&mut self, command: Command) -> Result<()> {
@@ -24,7 +33,10 @@ impl Service {
             Command::Status(answer) => {
                 let _ = answer.send(Box::new(self.status()));
             }
-            Command::Sync(answer) => self.syncs.push((self.clock.instant(), answer)),
+            Command::Sync(answer) => {
+                let marks = self.sources.mark_now();
+                self.syncs.push(Sync { since: self.clock.instant(), marks, answer });
+            }
             Command::Reconcile { root, done } => self.reconcile(root.as_ref(), done),
             Command::Accept { root, done } => {
                 let answer = self.accept(&root)?;
@@ -61,11 +73,15 @@ impl Service {
 
     /// Answers those who wait until all is journaled and applied, once it is.
     pub(super) fn answer_syncs(&mut self, now: Instant) -> Result<()> {
-        let Some((since, _)) = self.syncs.first() else { return Ok(()) };
-        let waited = now.duration_since(*since);
-        let quiet = now.duration_since(self.busy) >= SYNC_QUIET && waited >= SYNC_QUIET;
         let scanning = !self.scans.is_idle() || self.roots.iter().any(|root| root.scan_wanted);
-        if waited < SYNC_MAX && (!quiet || scanning || self.sources.outstanding() > 0) {
+        let is_due = |sync: &Sync| {
+            let waited = now.duration_since(sync.since);
+            (sync.marks.is_empty() || waited >= HEARD_MAX) && (!scanning || waited >= SYNC_MAX)
+        };
+        let (due, waiting) = std::mem::take(&mut self.syncs).into_iter().partition(is_due);
+        self.syncs = waiting;
+        let due: Vec<Sync> = due;
+        if due.is_empty() {
             return Ok(());
         }
         self.sequencer.flush()?;
@@ -76,11 +92,17 @@ impl Service {
             (None, Some(trouble)) => Err(trouble),
             (None, None) => Err("the inventory did not catch up in time".to_owned()),
         };
-        for (_, waiting) in self.syncs.drain(..) {
-            let waiting: Sender<std::result::Result<Seq, String>> = waiting;
-            let _ = waiting.send(answer.clone());
+        for sync in due {
+            let _ = sync.answer.send(answer.clone());
         }
         Ok(())
+    }
+
+    /// All that had happened when this mark was asked for was heard.
+    pub(super) fn reached(&mut self, mark: u64) {
+        for sync in &mut self.syncs {
+            sync.marks.retain(|waited_for| !Sources::is_reached(*waited_for, mark));
+        }
     }
 
     fn status(&mut self) -> Status {

@@ -20,6 +20,8 @@ pub(super) struct Sources {
     inotify: Option<(Arc<Inotify>, FeedReceiver)>,
     backlog_max: usize,
     own: Vec<PathBuf>,
+    /// The last mark that was asked of fanotify. Those of inotify are odd.
+    marks: u64,
 }
 
 impl Sources {
@@ -77,6 +79,27 @@ impl Sources {
 
     pub(super) fn inotify_events(&self) -> Option<&Receiver<Batch>> {
         self.inotify.as_ref().map(|(_, receiver)| receiver.receiver())
+    }
+
+    /// Asks every source for a mark behind all that has happened by now; gives their numbers.
+    pub(super) fn mark_now(&mut self) -> Vec<u64> {
+        self.marks += 2;
+        let (of_fanotify, of_inotify) = (self.marks, self.marks + 1);
+        let mut numbers = Vec::new();
+        if let Some((fanotify, _)) = &self.fanotify {
+            fanotify.mark_now(of_fanotify);
+            numbers.push(of_fanotify);
+        }
+        if let Some((inotify, _)) = &self.inotify {
+            inotify.mark_now(of_inotify);
+            numbers.push(of_inotify);
+        }
+        numbers
+    }
+
+    /// Whether a mark is reached with another: it is of the same source, and not later.
+    pub(super) fn is_reached(mark: u64, reached: u64) -> bool {
+        mark % 2 == reached % 2 && mark <= reached
     }
 
     /// Events that wait.
