@@ -3,6 +3,7 @@
 //! It never reads the environment, never prints and knows no terminal; the binary hands it validated settings.
 //! Which module may use which stands in `tests/architecture.rs`.
 
+mod apply;
 pub mod clock;
 pub mod daemon;
 pub mod inventory;

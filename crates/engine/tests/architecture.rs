@@ -12,7 +12,8 @@ const ENGINE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("watch", &["clock", "model"]),
     ("scan", &["clock", "model"]),
-    ("inventory", &["clock", "model"]),
+    ("apply", &["model"]),
+    ("inventory", &["apply", "clock", "model"]),
     ("daemon", &["clock", "inventory", "model", "scan", "watch"]),
 ];
 
@@ -42,6 +43,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
 /// What decides without touching the world: given values, it returns values.
 const NO_IO: &[&str] = &[
     "crates/engine/src/model/",
+    "crates/engine/src/apply/",
     "crates/engine/src/daemon/sequencer/",
     "crates/engine/src/watch/rename.rs",
     "crates/engine/src/watch/settle.rs",

@@ -106,24 +106,3 @@ impl InventoryError {
         move |source| InventoryError::Io { path: path.to_owned(), doing, source }
     }
 }
-
-/// Why the inventory part of one record was not applied.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
-    /// SQLite refused; [`Fault::is_of_the_row`] tells a bad row from a bad disk.
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    /// The record contradicts itself or the tree.
-    #[error("{0}")]
-    Contradiction(&'static str),
-}
-
-impl Fault {
-    /// Whether SQLite refused the row. Everything else (disk full, I/O, damage, a lock) stops the whole batch, which
-    /// is applied again later.
-    pub(super) fn is_of_the_row(error: &rusqlite::Error) -> bool {
-        use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
-        let code = error.sqlite_error_code();
-        matches!(code, Some(ConstraintViolation | TooBig | TypeMismatch))
-    }
-}

@@ -4,9 +4,9 @@ use keepwatch_journal::Extra;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::acts;
-use super::codes::Code;
 use super::row::{FileId, bind_facts, fact_columns, signed};
-use super::tree::Stamp;
+use crate::apply::Stamp;
+use crate::apply::codes::Code;
 use crate::model::{Body, Change, Record, Seq};
 
 /// A mark in `moments` every so many records: what a search for a moment reads at most.

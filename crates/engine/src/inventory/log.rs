@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::acts;
-use super::codes::Code;
 use super::error::Result;
 use super::past::{Past, seq_at};
 use super::row::{read_facts, signed};
 use super::view::View;
+use crate::apply::codes::Code;
 use crate::model::{Body, By, Change, OldPlace, Op, Record, RelPath, RootName, Seq, Timestamp, Via};
 
 /// Which records to tell.

@@ -28,34 +28,24 @@
 //!   `ls --at` and the path that a change had then. An interval holds its `from_seq` and ends before its `to_seq`.
 //! - An object with several names has its facts in each; what is learnt through one is written to all.
 //!
-//! # What a record means
-//!
-//! Every change is the observed state of a name, whatever its operation: `create`, `modify` and `attrib` differ only for
-//! the reader of the history. Another inode (or kind) under a known name is another object; the old one ended there. Content
-//! is taken to have changed, and a new version begins, when size or mtime differ. Facts that are missing change
-//! nothing but history and name. A `move` looks for its object at the old path, then by inode. The end of a
-//! directory's name is the end of all that it held.
+//! What a record means for names and directories is decided in [`crate::apply`].
 //!
 //! # Where what is
 //!
-//! `writer` keeps transaction, cursor and savepoints; `record` decides what a record means; `tree` changes live names and
-//! `dirs` directories; `acts` are roots, gaps and the columns of acts; `history` writes the audit part; `view`, `list` (with
-//! `walk`) and `log` read; `past` finds paths and moments in the past; `rebuild` replays beside the old database and swaps;
-//! `schema` opens connections; `row` and `codes` are the columns.
+//! `writer` keeps transaction, cursor and savepoints; `store` are the rows of the live tree; `acts` are roots and gaps;
+//! `history` writes the audit part; `view`, `list` (with `walk`) and `log` read; `past` finds paths and moments in the past;
+//! `rebuild` replays beside the old database and swaps; `schema` opens connections; `row` are the columns.
 
 mod acts;
-mod codes;
-mod dirs;
 mod error;
 mod history;
 mod list;
 mod log;
 mod past;
 mod rebuild;
-mod record;
 mod row;
 mod schema;
-mod tree;
+mod store;
 mod view;
 mod walk;
 mod writer;

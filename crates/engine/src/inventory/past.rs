@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::dirs::DEPTH_BITS;
 use super::row::{fact_columns, read_facts, signed, unsigned};
+use crate::apply::DEPTH_BITS;
 use crate::model::{Facts, RelPath, RootName, Seq, Timestamp};
 
 /// Directories whose place is remembered; beyond, all are forgotten and looked up again.

@@ -1,74 +1,11 @@
-//! The values that rows are made of, and how facts lie in their columns.
+//! How facts and what is known lie in the inventory's columns.
 
 use rusqlite::{Row, Statement};
 
-use super::codes::Code;
+use crate::apply::codes::Code;
+pub use crate::apply::{DirId, FileId, Known, KnownChild, ROOTS_DIR};
+pub(super) use crate::apply::{ROOTS, signed, unsigned};
 use crate::model::{Facts, FileType, Seq, Timestamp};
-
-/// An object: the seq of the record that first told of it, or a negative number for a directory that only a path told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FileId(pub i64);
-
-/// A directory: its [`FileId`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DirId(pub i64);
-
-/// The directory that holds the roots, each by its name.
-pub(super) const ROOTS: i64 = 0;
-/// The same, to be asked for.
-pub const ROOTS_DIR: DirId = DirId(ROOTS);
-
-/// What the inventory knows of an object under one of its names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Which object.
-    pub file_id: FileId,
-    /// What kind; known of a directory even where nothing else is. `None`: it was gone before it could be read.
-    pub kind: Option<FileType>,
-    /// What was last found; `None`: it was never read.
-    pub facts: Option<Facts>,
-    /// When the journal first told of the object.
-    pub first_seen: Timestamp,
-    /// From which record on it has this name.
-    pub from_seq: Seq,
-    /// The record that made its current content.
-    pub version_seq: Seq,
-    /// The last record that told of it.
-    pub last_seq: Seq,
-    /// When that was.
-    pub last_change: Timestamp,
-    /// The record that said it is settled; it holds for the current version if not before `version_seq`.
-    pub settled_seq: Seq,
-    /// The digest of the current version, where it is known.
-    pub sha256: Option<[u8; 32]>,
-}
-
-impl Known {
-    /// Whether the current version is settled.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.settled_seq >= self.version_seq
-    }
-
-    /// Its directory id, if it is a directory.
-    #[must_use]
-    pub fn dir_id(&self) -> Option<DirId> {
-        (self.kind == Some(FileType::Dir)).then_some(DirId(self.file_id.0))
-    }
-}
-
-/// A name in a directory, as a scan compares it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownChild<'a> {
-    /// The name.
-    pub name: &'a [u8],
-    /// Which object.
-    pub file_id: FileId,
-    /// Its directory id, if it is a directory.
-    pub dir: Option<DirId>,
-    /// What was last found; `None`: it was never read.
-    pub facts: Option<Facts>,
-}
 
 /// The columns of facts, in the order in which [`read_facts`] and [`bind_facts`] take them.
 macro_rules! fact_columns {
@@ -90,18 +27,6 @@ pub(super) use {fact_columns, known_columns};
 
 /// How many columns [`fact_columns`] names.
 pub(super) const FACT_COLUMNS: usize = 11;
-
-/// SQLite's integers are signed: sizes, devices and inodes keep their 64 bits, the topmost as the sign.
-#[expect(clippy::cast_possible_wrap, reason = "bit for bit, undone by `unsigned`")]
-pub(super) fn signed(number: u64) -> i64 {
-    number as i64
-}
-
-/// Undoes [`signed`].
-#[expect(clippy::cast_sign_loss, reason = "bit for bit, undoes `signed`")]
-pub(super) fn unsigned(number: i64) -> u64 {
-    number as u64
-}
 
 fn narrow(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)

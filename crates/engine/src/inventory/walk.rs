@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 
 use rusqlite::{Connection, params};
 
-use super::codes::Code;
 use super::list::Listed;
 use super::past::object_then;
 use super::row::{FileId, Known, known_columns, read_known, signed};
+use crate::apply::codes::Code;
 use crate::model::{FileType, RelPath, RootName, Seq};
 
 /// Names read at once from a directory: what a walk holds in memory for each level of depth.

@@ -7,13 +7,13 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::acts;
-use super::error::{Fault, InventoryError, Result};
+use super::error::{InventoryError, Result};
 use super::history::{History, Then, Told};
-use super::record::{Spot, first_seen};
 use super::row::{FileId, ROOTS, signed, unsigned};
 use super::schema::{self, Host};
-use super::tree::{Memory, Stamp, Tree, size};
+use super::store::{Fault, Store, Tree, is_of_the_row};
 use super::view::View;
+use crate::apply::{Halves, Memory, Spot, Stamp, first_seen, size};
 use crate::model::{Body, Change, Cursor, Facts, FileType, JournalId, Op, Record, RelPath, Seq};
 use keepwatch_journal::ChainHash;
 
@@ -160,15 +160,6 @@ struct Waiting<'r> {
     record: &'r Record,
 }
 
-/// Whether `second` takes to the old place of `first` what was at its new one.
-fn is_back(first: &Change, second: &Change) -> bool {
-    let old = |change: &Change| {
-        change.old.as_ref().map(|old| (old.root.clone().unwrap_or(change.root.clone()), old.path.clone()))
-    };
-    let new = |change: &Change| Some((change.root.clone(), change.path.clone()));
-    second.exchange && old(second) == new(first) && new(second) == old(first)
-}
-
 /// The records of one transaction.
 struct Batch<'c, 'r> {
     db: &'c Connection,
@@ -176,15 +167,22 @@ struct Batch<'c, 'r> {
     history: History<'c>,
     waiting: Vec<Waiting<'r>>,
     keys: HashSet<(i64, &'r [u8])>,
-    /// The first half of an exchange, whose second half comes next.
-    half: Option<&'r Change>,
+    halves: Halves<'r>,
     problems: u64,
 }
 
 impl<'c, 'r> Batch<'c, 'r> {
     fn new(db: &'c Connection, memory: &'c mut Memory) -> rusqlite::Result<Self> {
-        let (tree, history) = (Tree::new(db, memory)?, History::new(db)?);
-        Ok(Batch { db, tree, history, waiting: Vec::new(), keys: HashSet::new(), half: None, problems: 0 })
+        let (tree, history) = (Tree::new(Store::new(db)?, memory), History::new(db)?);
+        Ok(Batch {
+            db,
+            tree,
+            history,
+            waiting: Vec::new(),
+            keys: HashSet::new(),
+            halves: Halves::default(),
+            problems: 0,
+        })
     }
 
     fn record(&mut self, record: &'r Record) -> rusqlite::Result<()> {
@@ -207,9 +205,7 @@ impl<'c, 'r> Batch<'c, 'r> {
             Some(old) => Some((old_root, self.then(old_root.unwrap_or(root), &old.path)?)),
             None => None,
         };
-        let is_second = self.half.is_some_and(|first| is_back(first, change));
-        self.half = (change.exchange && !is_second).then_some(change);
-        let parks = self.half.is_some();
+        let parks = self.halves.parks(change);
         let file = match self.free_spot(change, root)? {
             Some((spot, facts)) if facts.kind == FileType::Dir => {
                 // Needs nothing of what waits: its parent is known, its name is free, and no directory is waiting.
@@ -329,7 +325,7 @@ impl<'c, 'r> Batch<'c, 'r> {
     /// Keeps why a part was not applied, if the record is at fault; otherwise the batch fails.
     fn set_aside(&mut self, record: &Record, part: &str, fault: Fault) -> rusqlite::Result<()> {
         let fault = match fault {
-            Fault::Sqlite(error) if !Fault::is_of_the_row(&error) => return Err(error),
+            Fault::Store(error) if !is_of_the_row(&error) => return Err(error),
             fault => fault,
         };
         self.history.problem(record, part, &fault.to_string())?;

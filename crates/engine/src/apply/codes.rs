@@ -3,7 +3,7 @@
 use crate::model::{FileType, Op, Via};
 
 /// A word that the tables hold as a number.
-pub(super) trait Code: Sized {
+pub(crate) trait Code: Sized {
     /// The number held for this word.
     fn code(self) -> i64;
     /// The word for a number; `None` for what no version ever wrote.

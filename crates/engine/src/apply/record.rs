@@ -1,31 +1,31 @@
 //! What a change means for the live tree. Every record is the observed state of a name.
 
 use super::dirs::is_within;
-use super::error::Fault;
-use super::row::{FileId, Known, ROOTS, signed};
-use super::tree::{Place, Stamp, Tree, size};
+use super::known::{FileId, Known, ROOTS, signed};
+use super::store::{Fault, Place, Stamp, Store};
+use super::tree::{Tree, size};
 use crate::model::{Change, Facts, FileType, Op, RelPath, Settled};
 
 /// A path, taken apart: where it leads in the live tree.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spot<'r> {
-    pub(super) root: i64,
-    pub(super) dir: i64,
-    pub(super) name: &'r [u8],
-    pub(super) path: &'r RelPath,
+pub(crate) struct Spot<'r> {
+    pub(crate) root: i64,
+    pub(crate) dir: i64,
+    pub(crate) name: &'r [u8],
+    pub(crate) path: &'r RelPath,
 }
 
-impl Tree<'_> {
+impl<S: Store> Tree<'_, S> {
     /// Applies a change; returns the object it was about, where one is known. The first half of an exchange `parks` what
     /// is in its way; what is in the way of the second half is not the exchange's, for something was missed before.
-    pub(super) fn change(
+    pub(crate) fn change(
         &mut self,
         change: &Change,
         root: i64,
         old_root: i64,
         stamp: Stamp,
         parks: bool,
-    ) -> Result<Option<FileId>, Fault> {
+    ) -> Result<Option<FileId>, Fault<S::Error>> {
         match (change.op, &change.old) {
             (Op::Move, Some(old)) => self.moved(change, root, (old_root, &old.path), stamp, parks).map(Some),
             (Op::Delete, _) => self.deleted(root, &change.path, stamp),
@@ -41,7 +41,7 @@ impl Tree<'_> {
     }
 
     /// The root's own directory keeps its identity whatever disk is mounted there: that is `config`'s business.
-    fn root_observed(&mut self, change: &Change, root: i64, stamp: Stamp) -> Result<FileId, Fault> {
+    fn root_observed(&mut self, change: &Change, root: i64, stamp: Stamp) -> Result<FileId, Fault<S::Error>> {
         let name = change.root.as_str().as_bytes();
         let old = self.find(ROOTS, name)?.ok_or(Fault::Contradiction("the root has no name"))?;
         if change.facts.as_ref().is_some_and(|facts| facts.kind != FileType::Dir) {
@@ -54,7 +54,7 @@ impl Tree<'_> {
     }
 
     /// A name was seen, in this state.
-    fn observed(&mut self, spot: Spot<'_>, facts: Option<&Facts>, stamp: Stamp) -> Result<FileId, Fault> {
+    fn observed(&mut self, spot: Spot<'_>, facts: Option<&Facts>, stamp: Stamp) -> Result<FileId, Fault<S::Error>> {
         let found = self.find(spot.dir, spot.name)?;
         let Some(facts) = facts else { return self.unread(spot, found, stamp) };
         match found {
@@ -68,7 +68,7 @@ impl Tree<'_> {
     }
 
     /// A name was told of, but gone before it could be read.
-    fn unread(&mut self, spot: Spot<'_>, found: Option<Known>, stamp: Stamp) -> Result<FileId, Fault> {
+    fn unread(&mut self, spot: Spot<'_>, found: Option<Known>, stamp: Stamp) -> Result<FileId, Fault<S::Error>> {
         if let Some(old) = found {
             let known = Known { last_seq: stamp.seq, last_change: stamp.at, ..old.clone() };
             self.write_name(spot.dir, spot.name, &old, &known)?;
@@ -81,7 +81,7 @@ impl Tree<'_> {
     }
 
     /// A free name has an object: a new one, or a new name of one that is known.
-    pub(super) fn appeared(&mut self, spot: Spot<'_>, facts: &Facts, stamp: Stamp) -> Result<FileId, Fault> {
+    pub(crate) fn appeared(&mut self, spot: Spot<'_>, facts: &Facts, stamp: Stamp) -> Result<FileId, Fault<S::Error>> {
         if facts.nlink > 1
             && facts.kind != FileType::Dir
             && let Some(place) = self.by_inode(spot.root, facts)?.into_iter().next()
@@ -102,7 +102,13 @@ impl Tree<'_> {
     }
 
     /// A known object was seen again: its facts are written to all its names.
-    fn refreshed(&mut self, spot: Spot<'_>, old: &Known, facts: &Facts, stamp: Stamp) -> Result<FileId, Fault> {
+    fn refreshed(
+        &mut self,
+        spot: Spot<'_>,
+        old: &Known,
+        facts: &Facts,
+        stamp: Stamp,
+    ) -> Result<FileId, Fault<S::Error>> {
         let mut known = old.clone();
         update(&mut known, facts, stamp);
         self.write_name(spot.dir, spot.name, old, &known)?;
@@ -113,7 +119,7 @@ impl Tree<'_> {
     }
 
     /// What follows where facts were written under a name: a directory holds things, other names of the object have them too.
-    fn spread(&mut self, spot: Spot<'_>, old: &Known, facts: &Facts, stamp: Stamp) -> Result<(), Fault> {
+    fn spread(&mut self, spot: Spot<'_>, old: &Known, facts: &Facts, stamp: Stamp) -> Result<(), Fault<S::Error>> {
         if facts.kind == FileType::Dir {
             if old.kind.is_none() {
                 self.add_dir(old.file_id.0, spot.root, spot.dir, spot.name, spot.path.as_bytes(), stamp.seq)?;
@@ -135,7 +141,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn deleted(&mut self, root: i64, path: &RelPath, stamp: Stamp) -> Result<Option<FileId>, Fault> {
+    fn deleted(&mut self, root: i64, path: &RelPath, stamp: Stamp) -> Result<Option<FileId>, Fault<S::Error>> {
         let Some((parent, name)) = path.split() else {
             let top = self.dir_row(root)?.ok_or(Fault::Contradiction("the root has no directory"))?;
             self.end_below(&top, stamp.seq)?;
@@ -154,7 +160,7 @@ impl Tree<'_> {
         (old_root, old_path): (i64, &RelPath),
         stamp: Stamp,
         parks: bool,
-    ) -> Result<FileId, Fault> {
+    ) -> Result<FileId, Fault<S::Error>> {
         let (Some((parent, name)), Some(from)) = (change.path.split(), old_path.split()) else {
             return Err(Fault::Contradiction("a root cannot be moved"));
         };
@@ -243,7 +249,14 @@ impl Tree<'_> {
 
     /// Sets aside what stands at the new name of the first half of an exchange, under a name that no file can have,
     /// until the second half, which follows at once, takes it to its place.
-    fn park(&mut self, root: i64, dir: i64, name: &[u8], mut known: Known, stamp: Stamp) -> Result<(), Fault> {
+    fn park(
+        &mut self,
+        root: i64,
+        dir: i64,
+        name: &[u8],
+        mut known: Known,
+        stamp: Stamp,
+    ) -> Result<(), Fault<S::Error>> {
         let to = Place { dir, name: parking(name) };
         self.lift(dir, name, &known, stamp.seq)?;
         known.from_seq = stamp.seq;
@@ -258,7 +271,7 @@ impl Tree<'_> {
     }
 
     /// What the first half of an exchange set aside at this place.
-    fn parked(&mut self, root: i64, from: (&[u8], &[u8])) -> Result<Option<(Place, Known)>, Fault> {
+    fn parked(&mut self, root: i64, from: (&[u8], &[u8])) -> Result<Option<(Place, Known)>, Fault<S::Error>> {
         let Some(dir) = self.dir(root, from.0)? else { return Ok(None) };
         let name = parking(from.1);
         Ok(self.find(dir, &name)?.map(|known| (Place { dir, name }, known)))
@@ -270,7 +283,7 @@ impl Tree<'_> {
         root: i64,
         from: (&[u8], &[u8]),
         facts: Option<&Facts>,
-    ) -> Result<Option<(Place, Known)>, Fault> {
+    ) -> Result<Option<(Place, Known)>, Fault<S::Error>> {
         if let Some(dir) = self.dir(root, from.0)?
             && let Some(known) = self.find(dir, from.1)?
             && facts.is_none_or(|facts| is_same(&known, facts))
@@ -287,7 +300,12 @@ impl Tree<'_> {
     }
 
     /// A version is complete, if it still is the current one. Returns the object under the name.
-    pub(super) fn settled(&mut self, settled: &Settled, root: i64, stamp: Stamp) -> Result<Option<FileId>, Fault> {
+    pub(crate) fn settled(
+        &mut self,
+        settled: &Settled,
+        root: i64,
+        stamp: Stamp,
+    ) -> Result<Option<FileId>, Fault<S::Error>> {
         let Some((parent, name)) = settled.path.split() else { return Ok(None) };
         let Some(dir) = self.dir(root, parent)? else { return Ok(None) };
         let Some(known) = self.find(dir, name)? else { return Ok(None) };
@@ -330,7 +348,7 @@ fn update(known: &mut Known, facts: &Facts, stamp: Stamp) {
 }
 
 /// A new object's first record.
-pub(super) fn first_seen(facts: Option<&Facts>, stamp: Stamp) -> Known {
+pub(crate) fn first_seen(facts: Option<&Facts>, stamp: Stamp) -> Known {
     Known {
         file_id: FileId(signed(stamp.seq.0)),
         kind: facts.map(|facts| facts.kind),
@@ -343,4 +361,28 @@ pub(super) fn first_seen(facts: Option<&Facts>, stamp: Stamp) -> Known {
         settled_seq: crate::model::Seq::ZERO,
         sha256: None,
     }
+}
+
+/// Tells the first half of an exchange of names, which sets aside what is in its way, from the second, which follows at once.
+#[derive(Debug, Default)]
+pub(crate) struct Halves<'r> {
+    first: Option<&'r Change>,
+}
+
+impl<'r> Halves<'r> {
+    /// Takes the next change; whether it is a first half, and parks.
+    pub(crate) fn parks(&mut self, change: &'r Change) -> bool {
+        let is_second = self.first.is_some_and(|first| is_back(first, change));
+        self.first = (change.exchange && !is_second).then_some(change);
+        self.first.is_some()
+    }
+}
+
+/// Whether `second` takes to the old place of `first` what was at its new one.
+fn is_back(first: &Change, second: &Change) -> bool {
+    let old = |change: &Change| {
+        change.old.as_ref().map(|old| (old.root.clone().unwrap_or(change.root.clone()), old.path.clone()))
+    };
+    let new = |change: &Change| Some((change.root.clone(), change.path.clone()));
+    second.exchange && old(second) == new(first) && new(second) == old(first)
 }
