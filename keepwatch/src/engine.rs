@@ -13,6 +13,7 @@ use keepwatch_engine::inventory::{InventoryError, View};
 use keepwatch_engine::watch::probe::Forced;
 use keepwatch_journal::{OpenError, RootName};
 
+use crate::config::postgres::PostgresSettings;
 use crate::config::{Poll, RootSettings, Settings, WatchMethod};
 use crate::control::Request;
 use crate::control::client::Client;
@@ -36,6 +37,7 @@ pub fn settings(settings: &Settings) -> engine::Settings {
         roll_bytes: settings.journal.roll_bytes,
         commit_wait: settings.journal.commit_interval,
         commit_records: usize::try_from(settings.journal.commit_records).unwrap_or(usize::MAX),
+        index: settings.postgres.as_ref().and_then(PostgresSettings::for_engine),
         scan_threads: NonZeroUsize::new(cores.min(SCAN_THREADS_MAX)).unwrap_or(NonZeroUsize::MIN),
     }
 }

@@ -6,6 +6,7 @@
 mod apply;
 pub mod clock;
 pub mod daemon;
+pub mod index;
 pub mod inventory;
 pub mod model;
 pub mod scan;

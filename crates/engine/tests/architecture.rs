@@ -14,7 +14,8 @@ const ENGINE: &[(&str, &[&str])] = &[
     ("scan", &["clock", "model"]),
     ("apply", &["model"]),
     ("inventory", &["apply", "clock", "model"]),
-    ("daemon", &["clock", "inventory", "model", "scan", "watch"]),
+    ("index", &["apply", "clock", "model"]),
+    ("daemon", &["clock", "index", "inventory", "model", "scan", "watch"]),
 ];
 
 /// Siblings that do the same in different ways, and never use one another.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::Overrides;
+use super::postgres::{PASSWORD_VARIABLE, RawPostgres};
 use super::problem::{Origin, Problem, Sourced};
 use super::reader::{SourceFile, Table, nearest};
 use super::settings::{LogFormat, Poll, WatchMethod};
@@ -16,7 +17,7 @@ use crate::units;
 
 /// Sections of features that this version does not have. They are refused: a replica that is configured and not kept
 /// is worse than an error.
-const LATER_SECTIONS: [&str; 5] = ["replicas", "postgres", "triggers", "packs", "server"];
+const LATER_SECTIONS: [&str; 4] = ["replicas", "triggers", "packs", "server"];
 
 /// The same within a root.
 const LATER_ROOT_KEYS: [&str; 3] = ["verify_every", "copies_min", "open_files"];
@@ -26,7 +27,7 @@ const TRIGGER_VARIABLES: [&str; 6] =
     ["KEEPWATCH_PATH", "KEEPWATCH_ROOT", "KEEPWATCH_SEQ", "KEEPWATCH_TRIGGER", "KEEPWATCH_KEY", "KEEPWATCH_SHA256"];
 
 /// Variables that set something.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 10] = [
     "KEEPWATCH_CONFIG",
     "KEEPWATCH_STATE_DIR",
     "KEEPWATCH_HOST",
@@ -36,6 +37,7 @@ const VARIABLES: [&str; 9] = [
     "KEEPWATCH_JOURNAL_ROLL_SIZE",
     "KEEPWATCH_JOURNAL_COMMIT_INTERVAL",
     "KEEPWATCH_JOURNAL_COMMIT_RECORDS",
+    PASSWORD_VARIABLE,
 ];
 
 /// All that was written, later sources over earlier ones.
@@ -57,6 +59,8 @@ pub struct RawConfig {
     pub commit_interval: Option<Sourced<Duration>>,
     /// `journal.commit_records`.
     pub commit_records: Option<Sourced<u64>>,
+    /// `[postgres]`.
+    pub postgres: Option<RawPostgres>,
     /// `[roots.NAME]`.
     pub roots: BTreeMap<String, RawRoot>,
     /// `--root DIR`, absolute.
@@ -114,6 +118,9 @@ impl RawConfig {
             set(&mut self.commit_records, journal.count("commit_records", problems));
             journal.finish(&[], problems);
         }
+        if let Some((postgres, origin)) = top.table_with_origin("postgres", problems) {
+            self.postgres = Some(RawPostgres::read(origin, postgres, problems));
+        }
         if let Some(roots) = top.table("roots", problems) {
             for (name, table) in roots.children(problems) {
                 self.add_root(name, table, problems);
@@ -168,6 +175,8 @@ impl RawConfig {
                     units::parse_duration(t).map_err(|error| error.to_string())
                 }),
                 "KEEPWATCH_JOURNAL_COMMIT_RECORDS" => parse_into(&mut self.commit_records, &origin, text, parse_count),
+                // Read where it is needed; it is kept nowhere else.
+                PASSWORD_VARIABLE => Ok(()),
                 other if TRIGGER_VARIABLES.contains(&other) => Ok(()),
                 other => {
                     let problem = Problem::new(origin.clone(), "no setting has this name");

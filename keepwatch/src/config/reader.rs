@@ -64,9 +64,16 @@ impl<'a> Table<'a> {
 
     /// The table under `key`.
     pub fn table(&mut self, key: &'static str, problems: &mut Vec<Problem>) -> Option<Table<'a>> {
+        self.table_with_origin(key, problems).map(|(table, _)| table)
+    }
+
+    /// The table under `key`, and where it begins.
+    pub fn table_with_origin(&mut self, key: &'static str, problems: &mut Vec<Problem>) -> Option<(Table<'a>, Origin)> {
         let (value, origin) = self.take(key)?;
         match value {
-            DeValue::Table(table) => Some(Table { file: self.file, name: self.dotted(key), table, known: Vec::new() }),
+            DeValue::Table(table) => {
+                Some((Table { file: self.file, name: self.dotted(key), table, known: Vec::new() }, origin))
+            }
             other => {
                 problems.push(Problem::new(origin, mismatch(&self.dotted(key), "a table", other)));
                 None

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::overlap;
+use super::postgres::PostgresSettings;
 use super::problem::{Origin, Problem, Sourced};
 use super::raw::{RawConfig, RawRoot};
 use super::sources::Environment;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub backlog_max: u64,
     /// The journal's own.
     pub journal: JournalSettings,
+    /// The shared index, if there is one.
+    pub postgres: Option<PostgresSettings>,
     /// What is watched, by name.
     pub roots: Vec<RootSettings>,
 }
@@ -198,6 +201,7 @@ pub fn validate(raw: RawConfig, environment: &Environment, problems: &mut Vec<Pr
         commit_interval: take.or("journal.commit_interval", raw.commit_interval, COMMIT_INTERVAL),
         commit_records: take.or("journal.commit_records", raw.commit_records, COMMIT_RECORDS),
     };
+    let postgres = raw.postgres.and_then(|postgres| postgres.validate(environment, &mut take, problems));
     let mut roots = Vec::new();
     for (name, root) in raw.roots {
         roots.extend(validate_root(&name, root, &mut take, problems));
@@ -208,18 +212,18 @@ pub fn validate(raw: RawConfig, environment: &Environment, problems: &mut Vec<Pr
         let root = RawRoot { path: Some(value), ..RawRoot::empty(Origin::Flag("--root")) };
         roots.extend(validate_root(&name, root, &mut take, problems));
     }
-    let settings = Settings { state_dir, host, control_group, log, backlog_max, journal, roots };
+    let settings = Settings { state_dir, host, control_group, log, backlog_max, journal, postgres, roots };
     check(&settings, &origins, problems);
     (settings, origins)
 }
 
 /// Takes each setting with its default and notes where it came from.
-struct Taker<'a> {
+pub(super) struct Taker<'a> {
     origins: &'a mut Origins,
 }
 
 impl Taker<'_> {
-    fn or<T>(&mut self, key: &str, found: Option<Sourced<T>>, default: T) -> T {
+    pub(super) fn or<T>(&mut self, key: &str, found: Option<Sourced<T>>, default: T) -> T {
         let Sourced { value, origin } = found.unwrap_or(Sourced { value: default, origin: Origin::Default });
         self.origins.insert(key.to_owned(), origin);
         value

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::Loaded;
+use super::postgres::PasswordFrom;
 use super::problem::Origin;
 use super::settings::{Poll, RootSettings};
 use crate::units::{format_duration, format_size};
@@ -39,6 +40,17 @@ pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     list.add("journal", "roll_size", format_size(settings.journal.roll_bytes));
     list.add("journal", "commit_interval", format_duration(settings.journal.commit_interval));
     list.add("journal", "commit_records", integer(settings.journal.commit_records));
+    if let Some(postgres) = &settings.postgres {
+        list.add("postgres", "url", postgres.url.as_str());
+        if let PasswordFrom::File(path) = &postgres.password {
+            list.add("postgres", "password_file", path.to_string_lossy().as_ref());
+        }
+        if let Some(path) = &postgres.ca_file {
+            list.add("postgres", "ca_file", path.to_string_lossy().as_ref());
+        }
+        list.add("postgres", "tls", postgres.tls);
+        list.add("postgres", "timeout", format_duration(postgres.timeout));
+    }
     for root in &settings.roots {
         list.add_root(root);
     }

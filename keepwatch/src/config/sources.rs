@@ -18,6 +18,8 @@ pub struct Environment {
     pub config_home: Option<PathBuf>,
     /// `XDG_STATE_HOME`.
     pub state_home: Option<PathBuf>,
+    /// `CREDENTIALS_DIRECTORY`, where systemd puts secrets.
+    pub credentials: Option<PathBuf>,
     /// Whether the effective user is root.
     pub is_root: bool,
     /// The system's configuration directory, `/etc`.
@@ -40,6 +42,7 @@ impl Environment {
             home: absolute("HOME"),
             config_home: absolute("XDG_CONFIG_HOME"),
             state_home: absolute("XDG_STATE_HOME"),
+            credentials: absolute("CREDENTIALS_DIRECTORY"),
             is_root: rustix::process::geteuid().is_root(),
             etc: PathBuf::from("/etc"),
             current_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),

@@ -80,6 +80,7 @@ fn every_key_is_read() {
             commit_interval: Duration::from_millis(20),
             commit_records: 100,
         },
+        postgres: None,
         roots: vec![root],
     };
     assert_eq!(settings, expected);
@@ -114,7 +115,7 @@ fn an_unknown_key_is_an_error_with_its_line_and_the_nearest_one() {
 
 #[test]
 fn sections_of_later_versions_are_refused_not_ignored() {
-    for section in ["[replicas.vault]\nurl = \"/mnt\"", "[postgres]", "[[triggers]]", "[packs.logs]", "[server]"] {
+    for section in ["[replicas.vault]\nurl = \"/mnt\"", "[[triggers]]", "[packs.logs]", "[server]"] {
         let error = refusal(section);
         assert!(error.contains("not supported by this version"), "{section}: {error}");
     }

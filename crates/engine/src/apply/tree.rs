@@ -70,6 +70,11 @@ impl<'m, S: Store> Tree<'m, S> {
         Tree { store, memory, fresh: HashMap::new(), settled: HashMap::new() }
     }
 
+    /// The store, and what is remembered above it.
+    pub(crate) fn parts(&mut self) -> (&mut S, &Memory) {
+        (&mut self.store, self.memory)
+    }
+
     /// What stands under a name.
     pub(crate) fn find(&mut self, dir: i64, name: &[u8]) -> Result<Option<Known>, S::Error> {
         self.store.find(dir, name)

@@ -7,6 +7,7 @@ pub mod due;
 pub mod epoch;
 pub mod follow;
 pub mod fstree;
+pub mod index;
 pub mod journaled;
 pub mod ledger;
 pub mod preview;

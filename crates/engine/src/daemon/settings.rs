@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use keepwatch_journal::RootName;
 
+use crate::index::IndexSettings;
 use crate::watch::probe::Forced;
 
 /// When a root is scanned at intervals.
@@ -66,4 +67,6 @@ pub struct Settings {
     pub commit_records: usize,
     /// Threads that scan.
     pub scan_threads: NonZeroUsize,
+    /// Where the shared index is, if there is one.
+    pub index: Option<IndexSettings>,
 }

@@ -24,6 +24,7 @@ use keepwatch_journal::{Disk, GapReason, RootName, Timestamp};
 use crate::clock::Clock;
 use crate::daemon::dirs::DirsError;
 use crate::daemon::fstree::FsTree;
+use crate::daemon::index::IndexThread;
 use crate::daemon::journaled::Journaled;
 use crate::daemon::ledger::Ledger;
 use crate::daemon::progress::Progress;
@@ -93,6 +94,7 @@ struct Service {
     last_at: Option<Timestamp>,
     first_gap: GapReason,
     follower: Option<JoinHandle<()>>,
+    index: Option<IndexThread>,
     compressor: Option<JoinHandle<()>>,
     compressed_up_to: u64,
     journal_dir: PathBuf,
@@ -324,6 +326,9 @@ impl Service {
         self.sources.stop();
         let Sequencer { ledger, .. } = self.sequencer;
         let closed = ledger.into_writer().close();
+        if let Some(index) = self.index.take() {
+            index.finish();
+        }
         if let Some(follower) = self.follower.take() {
             let _ = follower.join();
         }

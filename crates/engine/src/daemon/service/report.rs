@@ -10,6 +10,7 @@ use super::root::{Presence, look_at_top};
 use super::sources::Sources;
 use super::status::{FollowerStatus, HeldOpen, JournalStatus, RootStatus, Status};
 use super::{Result, Service};
+use crate::daemon::index::IndexThread;
 use crate::daemon::ledger::Ledger;
 use crate::inventory::RootRow;
 use crate::watch::probe::Method;
@@ -118,6 +119,23 @@ impl Service {
                 path: String::from_utf8_lossy(path.as_bytes()).into_owned(),
             })
             .collect();
+        let mut followers = vec![FollowerStatus {
+            name: "inventory".to_owned(),
+            seq: applied.0,
+            lag_records: head.seq.0.saturating_sub(applied.0),
+            trouble: self.progress.trouble(),
+            problems: 0,
+        }];
+        if let Some(index) = self.index.as_ref().map(IndexThread::state) {
+            let applied = index.applied();
+            followers.push(FollowerStatus {
+                name: "index".to_owned(),
+                seq: applied.0,
+                lag_records: head.seq.0.saturating_sub(applied.0),
+                trouble: index.trouble(),
+                problems: index.problems(),
+            });
+        }
         let roots: Vec<RootStatus> = (0..self.roots.len()).map(|index| self.root_status(index, &rows)).collect();
         let mut status = Status {
             host: self.state.identity().host.clone(),
@@ -130,12 +148,7 @@ impl Service {
                 pending: self.sequencer.ledger.pending() as u64,
                 trouble: self.commits.trouble.clone(),
             },
-            followers: vec![FollowerStatus {
-                name: "inventory".to_owned(),
-                seq: applied.0,
-                lag_records: head.seq.0.saturating_sub(applied.0),
-                trouble: self.progress.trouble(),
-            }],
+            followers,
             backlog: self.sources.outstanding() as u64,
             settling: self.sequencer.settling() as u64,
             held_open,
@@ -225,6 +238,11 @@ fn attention(status: &Status) -> Vec<String> {
         if let Some(trouble) = &follower.trouble {
             sentences.push(format!("`{}` cannot follow the journal: {trouble}", follower.name));
         }
+    }
+    for follower in status.followers.iter().filter(|follower| follower.problems > 0) {
+        let (name, count) = (&follower.name, follower.problems);
+        sentences
+            .push(format!("{count} records could not be applied to `{name}` in full; its table `problems` says why"));
     }
     for held in &status.held_open {
         sentences.push(format!("`{}` in `{}` has been held open for long", held.path.escape_debug(), held.root));

@@ -21,6 +21,7 @@ use crate::daemon::dirs::{Dirs, DirsError, RootNo};
 use crate::daemon::epoch;
 use crate::daemon::follow::Follower;
 use crate::daemon::fstree::FsTree;
+use crate::daemon::index::{IndexFollower, IndexThread};
 use crate::daemon::journaled::Journaled;
 use crate::daemon::ledger::Ledger;
 use crate::daemon::progress::Progress;
@@ -217,6 +218,7 @@ fn begin(
             Some(std::thread::Builder::new().name("inventory".to_owned()).spawn(|| follower.run())?)
         }
     };
+    let index = start_index(&settings, mode, &state, &writer, &disk)?;
     let dirs = Dirs::create(Some(&state.path().join("dirs.db")))?;
     let tail = writer.tail();
     let ledger = Journaled::new(writer, view, Arc::clone(&progress), Arc::clone(&clock), mode == Mode::Look);
@@ -250,6 +252,7 @@ fn begin(
         last_at: recovery.last_at,
         first_gap,
         follower,
+        index,
         compressor: None,
         compressed_up_to: u64::MAX,
         journal_dir: state.journal(),
@@ -321,6 +324,30 @@ fn open_inventory(state: &StateDir, writer: &Writer, disk: &Arc<dyn Disk>) -> Re
         }
         _ => Ok(inventory),
     }
+}
+
+/// The shared index follows while the service runs; whatever else it lacks it gets then.
+fn start_index(
+    settings: &Settings,
+    mode: Mode,
+    state: &StateDir,
+    writer: &Writer,
+    disk: &Arc<dyn Disk>,
+) -> Result<Option<IndexThread>, StartError> {
+    let Some(index) = settings.index.clone().filter(|_| mode == Mode::Serve) else { return Ok(None) };
+    let identity = state.identity();
+    let follower = IndexFollower {
+        disk: Arc::clone(disk),
+        journal: state.journal(),
+        tail: writer.tail(),
+        settings: index,
+        writer: crate::index::Writer {
+            name: identity.host.clone(),
+            identity: identity.host_id.clone(),
+            journal: writer.head().journal,
+        },
+    };
+    Ok(Some(follower.start()?))
 }
 
 fn sequenced_roots(settings: &Settings) -> Result<Vec<Root>, StartError> {

@@ -98,6 +98,8 @@ pub struct FollowerStatus {
     pub lag_records: u64,
     /// Why it cannot go on now.
     pub trouble: Option<String>,
+    /// Records of which a part was set aside.
+    pub problems: u64,
 }
 
 /// A file that somebody holds open.
