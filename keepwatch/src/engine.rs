@@ -9,6 +9,7 @@ use keepwatch_engine::daemon::replay::ReplayError;
 use keepwatch_engine::daemon::service::StartError;
 use keepwatch_engine::daemon::settings as engine;
 use keepwatch_engine::daemon::state::{StateError, inventory_of};
+use keepwatch_engine::index::IndexError;
 use keepwatch_engine::inventory::{InventoryError, View};
 use keepwatch_engine::watch::probe::Forced;
 use keepwatch_journal::{OpenError, RootName};
@@ -111,7 +112,22 @@ impl From<InventoryError> for CommandError {
 
 impl From<ReplayError> for CommandError {
     fn from(error: ReplayError) -> Self {
-        CommandError::failed(with_sources(&error))
+        match error {
+            ReplayError::Index(error) => error.into(),
+            error => CommandError::failed(with_sources(&error)),
+        }
+    }
+}
+
+impl From<IndexError> for CommandError {
+    fn from(error: IndexError) -> Self {
+        let kind = match &error {
+            error if error.is_of_settings() => Kind::Usage,
+            IndexError::Forked { .. } => Kind::Findings,
+            error if error.is_away() => Kind::Unreachable,
+            _ => Kind::Failed,
+        };
+        CommandError::new(kind, error.to_string())
     }
 }
 

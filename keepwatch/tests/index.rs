@@ -1,78 +1,28 @@
-//! The shared index on a real PostgreSQL: what each host knows is there, once, whatever happens in between.
+//! The shared index on a real PostgreSQL: what each host knows is there, once, and all hosts can be asked.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod postgres;
 mod support;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use postgres::{Postgres, wait_indexed};
-use support::{Dice, Keepwatch, Row, differences, is_change, shake, sized, walk};
-
-/// A host with one root, which follows into the database.
-fn host(dir: &Path, name: &str, postgres: &Postgres) -> Keepwatch {
-    let tree = dir.join(name);
-    fs::create_dir_all(&tree).unwrap();
-    let toml = format!(
-        "host = \"{name}\"\n{}\n[roots.tree]\npath = {:?}\nsettle = \"1s\"\n",
-        postgres.section(),
-        tree.to_str().unwrap()
-    );
-    Keepwatch::configured(&dir.join(format!("{name}-state")), &toml)
-}
-
-/// A host's live names in the database, by exact path.
-fn originals(postgres: &Postgres, host: &str) -> BTreeMap<Vec<u8>, Row> {
-    let sql = format!(
-        "SELECT encode(CASE WHEN d.path = '' THEN ''::bytea ELSE d.path || '/'::bytea END || f.name, 'hex'), o.type, o.size, \
-         f.mtime_ns, o.inode FROM originals o JOIN hosts h ON h.name = o.host AND h.is_current \
-         JOIN files f ON f.host_id = h.host_id AND f.file_id = o.file_id \
-         JOIN dirs d ON d.host_id = h.host_id AND d.dir_id = f.dir_id \
-         WHERE h.name = '{host}' AND o.path = d.path_text || CASE WHEN d.path_text = '' THEN '' ELSE '/' END \
-         || coalesce(f.name_text, convert_from(f.name, 'UTF8'))"
-    );
-    let rows = postgres.sql(&sql);
-    let rows = rows.lines().map(|line| line.split('\t').collect::<Vec<_>>());
-    rows.map(|fields| {
-        let row = Row {
-            kind: if fields[1].is_empty() { "null".to_owned() } else { fields[1].to_owned() },
-            size: fields[2].parse().unwrap_or(u64::MAX),
-            mtime_ns: fields[3].parse().unwrap_or(i64::MIN),
-            inode: fields[4].parse().unwrap_or(0),
-        };
-        (unhex(fields[0]), row)
-    })
-    .collect()
-}
-
-fn unhex(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-}
-
-/// What stands in the database is what stands in the tree, and its history is the journal's.
-fn assert_indexed(keepwatch: &Keepwatch, postgres: &Postgres, name: &str, tree: &Path) {
-    keepwatch.assert_same(tree);
-    wait_indexed(keepwatch);
-    let differences = differences(&originals(postgres, name), &walk(tree));
-    assert!(differences.is_empty(), "{name}: {} differences:\n{}", differences.len(), differences.join("\n"));
-    let records = keepwatch.records();
-    let journaled: Vec<u64> =
-        records.iter().filter(|record| is_change(record)).map(|record| record["seq"].as_u64().unwrap()).collect();
-    let told = postgres.sql(&format!("SELECT seq FROM file_changes WHERE host = '{name}' ORDER BY seq"));
-    let told: Vec<u64> = told.lines().map(|seq| seq.parse().unwrap()).collect();
-    assert_eq!(told, journaled, "{name}: the seqs in file_changes");
-    let acts = postgres.number(&format!(
-        "SELECT count(*) FROM acts a JOIN hosts h ON h.host_id = a.host_id AND h.is_current WHERE h.name = '{name}'"
-    ));
-    assert_eq!(acts, (records.len() - journaled.len()) as u64, "{name}: acts");
-    assert_eq!(postgres.sql("SELECT count(*) FROM problems"), "0");
-}
+use keepwatch_engine::index::{Index, IndexError, IndexSettings, Password, Stop, Tls, Writer};
+use keepwatch_journal::{
+    Body, ChainHash, Change, Config, Cursor, Facts, FileType, JournalId, Op, Record, RelPath, RootName, Seq, Timestamp,
+    Via,
+};
+use postgres::{Postgres, assert_indexed, digests, host, index_status, lag, originals, wait_indexed};
+use support::{Dice, Keepwatch, Row, bytes, is_change, shake, sized, wait_for, walk};
 
 #[test]
-fn three_hosts_feed_one_database() {
-    let Some(postgres) = Postgres::start("three_hosts_feed_one_database") else { return };
+fn three_hosts_feed_one_database_and_can_be_asked_together() {
+    let Some(postgres) = Postgres::start("three_hosts_feed_one_database_and_can_be_asked_together") else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut hosts: Vec<(String, Keepwatch)> =
         ["one", "two", "three"].map(|name| (name.to_owned(), host(dir.path(), name, &postgres))).into();
@@ -83,11 +33,338 @@ fn three_hosts_feed_one_database() {
     for round in 0..3 {
         for (number, (name, _)) in hosts.iter().enumerate() {
             let tree = dir.path().join(name);
-            shake(&tree, &mut Dice::new(100 + round * 10 + number as u64), sized(1_000, 30_000));
+            shake(&tree, &mut Dice::new(100 + round * 10 + number as u64), sized(300, 30_000));
         }
     }
     for (name, keepwatch) in &mut hosts {
         assert_indexed(keepwatch, &postgres, name, &dir.path().join(name.as_str()));
+    }
+    assert_answers_for_all(&hosts, dir.path());
+    for (_, keepwatch) in &mut hosts {
         keepwatch.stop();
     }
+}
+
+/// `ls`, `log` and `status` with `--all-hosts`, asked on one host, say what each host says of itself.
+fn assert_answers_for_all(hosts: &[(String, Keepwatch)], dir: &Path) {
+    let (first, asked) = &hosts[0];
+    let mut listed: BTreeMap<String, BTreeMap<Vec<u8>, Row>> = BTreeMap::new();
+    for line in asked.json_lines(&["ls", "--json", "--all-hosts"]) {
+        let host = line["host"].as_str().unwrap().to_owned();
+        listed.entry(host).or_default().insert(bytes(&line, "path"), Row::of_json(&line));
+    }
+    for (name, keepwatch) in hosts {
+        assert_eq!(listed[name], keepwatch.listed(), "ls of {name}");
+    }
+    let told = asked.json_lines(&["log", "--json", "--all-hosts"]);
+    for (name, keepwatch) in hosts {
+        let of_it: Vec<_> = told.iter().filter(|record| record["host"] == **name).cloned().collect();
+        let mut records = keepwatch.records();
+        records.iter_mut().for_each(|record| record["host"] = name.as_str().into());
+        assert_eq!(of_it, records, "log of {name}");
+    }
+    // One path, of a host that is not asked.
+    let (second, keepwatch) = &hosts[1];
+    let path = walk(&dir.join(second)).into_keys().next().unwrap();
+    let path = dir.join(second).join(OsStr::from_bytes(&path));
+    let own: Vec<u64> = keepwatch.log_of(&path).iter().map(|record| record["seq"].as_u64().unwrap()).collect();
+    let output = asked.command(&["log", "--json", "--all-hosts"]).arg(&path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seqs: Vec<u64> = lines.iter().map(|record| record["seq"].as_u64().unwrap()).collect();
+    let missing: Vec<&u64> = own.iter().filter(|seq| !seqs.contains(seq)).collect();
+    assert!(missing.is_empty(), "log of {} lacks {missing:?}", path.display());
+    let status = asked.json_lines(&["status", "--json", "--all-hosts"]);
+    assert_eq!(status.len(), hosts.len());
+    assert!(status.iter().any(|host| host["host"] == **first && host["lag_records"] == 0), "{status:?}");
+    let output = asked.ask(&["ls", "--all-hosts", "/nowhere/at/all"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_replay_gives_the_tables_that_following_gave() {
+    let Some(postgres) = Postgres::start("a_replay_gives_the_tables_that_following_gave") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut keepwatch = host(dir.path(), "one", &postgres);
+    let tree = dir.path().join("one");
+    keepwatch.start_and_settle();
+    for seed in 0..3 {
+        shake(&tree, &mut Dice::new(seed), sized(300, 20_000));
+        wait_indexed(&keepwatch);
+    }
+    assert_indexed(&keepwatch, &postgres, "one", &tree);
+    keepwatch.stop();
+    let live = digests(&postgres, "postgres", "one");
+    assert!(live.iter().all(|table| !table.contains("\t0\t") || table.starts_with("problems")), "{live:?}");
+
+    let told = String::from_utf8(keepwatch.ok(&["replay", "--to", "postgres"])).unwrap();
+    assert!(told.contains("made anew"), "{told}");
+    assert_eq!(digests(&postgres, "postgres", "one"), live);
+    assert_eq!(postgres.sql("SELECT count(*) FROM hosts"), "1", "what was there before is gone");
+
+    postgres.sql("CREATE DATABASE empty");
+    let other = fs::read_to_string(dir.path().join("one-state.toml")).unwrap();
+    fs::write(dir.path().join("one-state.toml"), other.replace("/postgres\"", "/empty\"")).unwrap();
+    keepwatch.ok(&["replay", "--to", "postgres"]);
+    assert_eq!(digests(&postgres, "empty", "one"), live);
+
+    // Without the first half of its history, everything stands where it stood.
+    let seq = keepwatch.records().len() / 2;
+    keepwatch.ok(&["replay", "--to", "postgres", "--from", &seq.to_string()]);
+    let without = digests(&postgres, "empty", "one");
+    assert_eq!(without[..5], live[..5]);
+    let count = |database: &str| postgres.sql_in(database, "SELECT min(seq) FROM changes").parse::<usize>().unwrap();
+    assert!(count("empty") > seq && count("postgres") <= seq);
+    // And the service goes on from there.
+    keepwatch.start_and_settle();
+    fs::write(tree.join("afterwards"), "x").unwrap();
+    wait_indexed(&keepwatch);
+    assert_eq!(postgres.sql_in("empty", "SELECT count(*) FROM originals WHERE path = 'afterwards'"), "1");
+    keepwatch.stop();
+}
+
+#[test]
+fn names_in_all_bytes_and_long_paths_are_exact_and_can_be_read() {
+    let Some(postgres) = Postgres::start("names_in_all_bytes_and_long_paths_are_exact_and_can_be_read") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut keepwatch = host(dir.path(), "one", &postgres);
+    let tree = dir.path().join("one");
+    for byte in (1..=255_u8).filter(|byte| *byte != b'/' && *byte != b'.') {
+        fs::write(tree.join(OsStr::from_bytes(&[byte])), "x").unwrap();
+        fs::write(tree.join(OsStr::from_bytes(&[b'a', byte, byte, b'.', b'T'])), "x").unwrap();
+    }
+    for name in ["back\\slash", "new\nline", "quote'\"", "%s $1 \\x41", "tab\there", "Ünï.PDF", "-rf", " ", "a.tar.gz"]
+    {
+        fs::write(tree.join(name), "x").unwrap();
+    }
+    // Deeper than a path may be written at once: down, step by step.
+    let deep = ["d".repeat(200), "\u{e9}".repeat(100), "e".repeat(250)];
+    let mut rel = std::path::PathBuf::new();
+    keepwatch.start_and_settle();
+    for level in 0..18 {
+        rel.push(&deep[level % 3]);
+        if tree.join(&rel).as_os_str().len() > 4080 {
+            rel.pop();
+            break;
+        }
+        fs::create_dir(tree.join(&rel)).unwrap();
+    }
+    rel.push("f.txt");
+    if tree.join(&rel).as_os_str().len() < 4095 {
+        fs::write(tree.join(&rel), "x").unwrap();
+    }
+    assert_indexed(&keepwatch, &postgres, "one", &tree);
+    let longest = postgres.number("SELECT max(octet_length(path)) FROM file_changes");
+    assert!(longest > 3500, "{longest}");
+    assert_eq!(postgres.sql("SELECT count(*) FROM originals WHERE path LIKE '%.PDF'"), "1");
+    assert_eq!(
+        postgres.sql("SELECT path FROM file_changes WHERE path LIKE 'back%' AND change = 'create'"),
+        "back\\slash"
+    );
+    assert_eq!(postgres.sql("SELECT count(*) FROM files WHERE ext = 'gz'"), "1");
+    // What is renamed at the top of it changes directories only, and all paths.
+    let files = postgres.sql("SELECT md5(string_agg(t::text, '' ORDER BY file_id)) FROM files t WHERE kind = 1");
+    fs::rename(tree.join(&deep[0]), tree.join("top")).unwrap();
+    assert_indexed(&keepwatch, &postgres, "one", &tree);
+    assert_eq!(postgres.sql("SELECT md5(string_agg(t::text, '' ORDER BY file_id)) FROM files t WHERE kind = 1"), files);
+    keepwatch.stop();
+}
+
+/// The bug that filled 27 GB: rows that a constraint refuses were tried again for ever, and the others with them.
+#[test]
+fn rows_that_are_refused_hold_up_no_others_and_a_replay_mends_them() {
+    let Some(postgres) = Postgres::start("rows_that_are_refused_hold_up_no_others_and_a_replay_mends_them") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut keepwatch = host(dir.path(), "one", &postgres);
+    let tree = dir.path().join("one");
+    keepwatch.start_and_settle();
+    fs::write(tree.join("before"), "x").unwrap();
+    wait_indexed(&keepwatch);
+    postgres.sql("ALTER TABLE files ADD CONSTRAINT none CHECK (false) NOT VALID");
+    let before = keepwatch.caught_up();
+    shake(&tree, &mut Dice::new(7), sized(150, 5_000));
+    wait_indexed(&keepwatch);
+    for turn in 0..sized(2, 200) {
+        fs::write(tree.join("again"), turn.to_string()).unwrap();
+        wait_indexed(&keepwatch);
+    }
+    let journaled: Vec<u64> = keepwatch
+        .records()
+        .iter()
+        .filter(|record| is_change(record))
+        .map(|record| record["seq"].as_u64().unwrap())
+        .collect();
+    let told = postgres.sql("SELECT seq FROM file_changes ORDER BY seq");
+    assert_eq!(told.lines().map(|seq| seq.parse::<u64>().unwrap()).collect::<Vec<_>>(), journaled);
+    let changes = journaled.iter().filter(|seq| **seq >= before).count() as u64;
+    let problems = postgres.number("SELECT count(*) FROM problems WHERE part = 'inventory'");
+    assert!(problems > 0 && problems <= changes + 1_000, "{problems} problems of {changes} changes");
+    assert_eq!(postgres.sql("SELECT count(*) FROM problems WHERE reason NOT LIKE '%none%'"), "0");
+    let status = keepwatch.status().unwrap();
+    assert!(status["needs"].to_string().contains("could not be applied to `index` in full"), "{status}");
+    let output = keepwatch.ask(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    keepwatch.stop();
+
+    postgres.sql("ALTER TABLE files DROP CONSTRAINT none");
+    keepwatch.ok(&["replay", "--to", "postgres"]);
+    keepwatch.start_and_settle();
+    assert_indexed(&keepwatch, &postgres, "one", &tree);
+    keepwatch.stop();
+}
+
+/// A refused row of the history does not hold up what stands where.
+#[test]
+fn history_that_is_refused_holds_up_no_names() {
+    let Some(postgres) = Postgres::start("history_that_is_refused_holds_up_no_names") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut keepwatch = host(dir.path(), "one", &postgres);
+    let tree = dir.path().join("one");
+    keepwatch.start_and_settle();
+    wait_indexed(&keepwatch);
+    postgres.sql("ALTER TABLE changes ADD CONSTRAINT odd CHECK (path NOT LIKE '%odd%') NOT VALID");
+    for number in 0..200 {
+        fs::write(tree.join(format!("f{number}{}", if number % 20 == 0 { "odd" } else { "" })), "x").unwrap();
+    }
+    wait_indexed(&keepwatch);
+    assert_eq!(postgres.sql("SELECT count(*) FROM originals WHERE path LIKE '%odd%'"), "10");
+    assert_eq!(postgres.sql("SELECT count(*) FROM file_changes WHERE path LIKE '%odd%'"), "0");
+    assert_eq!(postgres.sql("SELECT count(DISTINCT path) FROM file_changes WHERE path LIKE 'f%'"), "190");
+    assert!(postgres.number("SELECT count(*) FROM problems WHERE part = 'audit'") >= 10);
+    keepwatch.stop();
+}
+
+/// The engine's own writer, for what a service cannot be made to do.
+fn index_of(postgres: &Postgres, journal: JournalId) -> Result<Index, IndexError> {
+    let settings = IndexSettings {
+        server: postgres.url("postgres", "postgres").parse().unwrap(),
+        password: Password::None,
+        tls: Tls::Off,
+        timeout: Duration::from_secs(30),
+    };
+    let writer = Writer { name: "one".to_owned(), identity: "one's".to_owned(), journal };
+    Index::open(&settings, &writer, |_| false, Stop::default())
+}
+
+fn record(seq: u64, body: Body) -> Record {
+    let at = Timestamp(1_790_000_000_000_000_000 + i64::try_from(seq).unwrap());
+    Record { seq: Seq(seq), at, body, extra: None }
+}
+
+fn change(op: Op, path: &str, facts: Option<Facts>) -> Body {
+    let (path, root) = (RelPath::new(path.as_bytes()).unwrap(), RootName::new("tree"));
+    let (old, by, merged, subtree, exchange) = (None, None, false, false, false);
+    Body::Change(Change { op, root, path, old, facts, via: Via::Scan, by, merged, subtree, exchange })
+}
+
+fn facts(inode: u64) -> Facts {
+    Facts {
+        kind: FileType::File,
+        size: inode,
+        mtime_ns: 1,
+        ctime_ns: 1,
+        dev: 1,
+        inode,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        target: None,
+    }
+}
+
+fn cursor(journal: JournalId, seq: u64) -> Cursor {
+    Cursor { journal, seq: Seq(seq), hash: ChainHash([u8::try_from(seq % 251).unwrap(); 32]) }
+}
+
+#[test]
+fn what_vanished_before_it_could_be_read_has_no_size() {
+    let Some(postgres) = Postgres::start("what_vanished_before_it_could_be_read_has_no_size") else { return };
+    let journal = JournalId::random();
+    let mut index = index_of(&postgres, journal).unwrap();
+    let dir = Some(b"/srv".as_slice().into());
+    let records = [
+        record(1, Body::Config(Config { root: RootName::new("tree"), dir, identity: None, accepted: false })),
+        record(2, change(Op::Create, "gone", None)),
+        record(3, change(Op::Create, "d/there", Some(facts(7)))),
+        record(4, change(Op::Modify, "d/there", None)),
+        record(5, change(Op::Delete, "never seen", None)),
+    ];
+    assert_eq!(index.apply(&records, cursor(journal, 5), Seq(5)).unwrap(), 0);
+    let told = postgres.sql("SELECT seq, path, size, inode FROM file_changes ORDER BY seq");
+    assert_eq!(told, "2\tgone\t\t\n3\td/there\t7\t7\n4\td/there\t\t\n5\tnever seen\t\t");
+    let stands = postgres.sql("SELECT path, type, size, inode FROM originals ORDER BY path");
+    assert_eq!(stands, "d\tdir\t\t\nd/there\tfile\t7\t7\ngone\t\t\t");
+}
+
+/// A transaction hangs in the server, its client gives up, another client applies the same records, and then the first
+/// one is committed after all, or before: nothing is there twice.
+#[test]
+fn a_transaction_that_commits_late_does_no_harm() {
+    let Some(postgres) = Postgres::start("a_transaction_that_commits_late_does_no_harm") else { return };
+    let postgres = Arc::new(postgres);
+    let journal = JournalId::random();
+    let records: Arc<Vec<Record>> =
+        Arc::new((1..=100).map(|seq| record(seq, change(Op::Create, &format!("f{seq}"), Some(facts(seq))))).collect());
+    let mut hung = index_of(&postgres, journal).unwrap();
+    let mut second = index_of(&postgres, journal).unwrap();
+    // The first partition, so that the hung one hangs in the middle, and not before it began.
+    hung.apply(&records[..1], cursor(journal, 1), Seq(1)).unwrap();
+    assert!(matches!(second.apply(&records[..1], cursor(journal, 1), Seq(1)), Err(IndexError::Moved { .. })));
+    let mut second = index_of(&postgres, journal).unwrap();
+    assert_eq!(second.cursor(), cursor(journal, 1));
+    let lock = {
+        let postgres = Arc::clone(&postgres);
+        std::thread::spawn(move || {
+            postgres.sql("BEGIN; LOCK TABLE past_names, changes IN SHARE MODE; SELECT pg_sleep(3); COMMIT");
+        })
+    };
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    wait_for("the table is locked", || postgres.number("SELECT count(*) FROM pg_locks WHERE mode = 'ShareLock'") > 0);
+    let late = {
+        let records = Arc::clone(&records);
+        std::thread::spawn(move || hung.apply(&records[1..], cursor(journal, 100), Seq(100)))
+    };
+    wait_for("the transaction hangs", || postgres.number(waiting) > 0);
+    let again = second.apply(&records[1..], cursor(journal, 100), Seq(100));
+    assert!(matches!(again, Err(IndexError::Moved { .. })), "{again:?}");
+    late.join().unwrap().unwrap();
+    lock.join().unwrap();
+    assert_eq!(index_of(&postgres, journal).unwrap().cursor(), cursor(journal, 100));
+    assert_eq!(postgres.sql("SELECT count(*), count(DISTINCT seq) FROM file_changes"), "100\t100");
+    assert_eq!(postgres.sql("SELECT count(*) FROM originals"), "100");
+    assert_eq!(postgres.sql("SELECT count(*) FROM problems"), "0");
+}
+
+#[test]
+fn unchanged_rows_cost_no_write_and_a_directory_s_rename_touches_directories_only() {
+    let test = "unchanged_rows_cost_no_write_and_a_directory_s_rename_touches_directories_only";
+    let Some(postgres) = Postgres::start(test) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut keepwatch = host(dir.path(), "one", &postgres);
+    let tree = dir.path().join("one");
+    fs::create_dir_all(tree.join("big/inner")).unwrap();
+    for number in 0..sized(300, 20_000) {
+        fs::write(tree.join(format!("big/inner/f{number}")), "x").unwrap();
+    }
+    keepwatch.start_and_settle();
+    wait_for("all is settled", || {
+        keepwatch.caught_up();
+        lag(&keepwatch) == Some(0)
+            && postgres.sql("SELECT count(*) FROM originals WHERE NOT settled AND type='file'") == "0"
+    });
+    // xmin is the transaction that wrote a row.
+    let writers =
+        "SELECT md5(string_agg(xmin::text || ctid::text, ' ' ORDER BY dir_id, name)) FROM files WHERE kind = 1";
+    let before = postgres.sql(writers);
+    fs::rename(tree.join("big"), tree.join("moved")).unwrap();
+    keepwatch.ok(&["reconcile"]);
+    wait_indexed(&keepwatch);
+    assert_eq!(postgres.sql(writers), before);
+    assert_eq!(originals(&postgres, "one"), keepwatch.listed());
+    assert!(index_status(&keepwatch).unwrap()["stopped"].is_null());
+    keepwatch.stop();
 }

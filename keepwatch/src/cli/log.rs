@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use keepwatch_engine::index::IndexLog;
 use keepwatch_engine::inventory::LogQuery;
 use keepwatch_journal::{Record, RootName};
 
-use super::{Context, moment, place};
+use super::{Context, all_hosts, moment, place};
 use crate::engine;
 use crate::error::{CommandError, Outcome};
 use crate::show::log::{Line, write_json};
@@ -36,6 +37,9 @@ pub struct Args {
     /// Only what had this very name, not what the file was called before and after
     #[arg(long)]
     pub no_follow: bool,
+    /// Of every host, from the shared index
+    #[arg(long)]
+    pub all_hosts: bool,
 }
 
 /// Prints records.
@@ -47,6 +51,17 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let now = jiff::Zoned::now();
     let at = |text: &Option<String>| text.as_deref().map(|text| moment(text, &now)).transpose();
     let (since, until) = (at(&args.since)?, at(&args.until)?);
+    if args.all_hosts {
+        let query = IndexLog {
+            root: args.root.as_deref().map(RootName::new),
+            path: None,
+            follow: !args.no_follow,
+            since,
+            until,
+            words: args.what.clone(),
+        };
+        return all_hosts::log(&settings, context, args.path.as_deref(), &query);
+    }
     engine::catch_up(&settings.state_dir);
     let view = engine::view(&settings.state_dir)?;
     let place = match &args.path {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use keepwatch_engine::inventory::{ListQuery, Listing as Listed};
 use keepwatch_journal::RelPath;
 
-use super::{Context, moment, place};
+use super::{Context, all_hosts, moment, place};
 use crate::engine;
 use crate::error::{CommandError, Outcome};
 use crate::show::ls::{JsonLines, Listing, Long, Null, Row};
@@ -28,6 +28,9 @@ pub struct Args {
     /// Only paths, raw, each ended by a NUL byte
     #[arg(short = '0', long, conflicts_with = "json")]
     pub null: bool,
+    /// Of every host, from the shared index
+    #[arg(long, conflicts_with = "at")]
+    pub all_hosts: bool,
 }
 
 /// Lists.
@@ -37,6 +40,14 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let settings = context.settings(&[])?.settings;
     let now = jiff::Zoned::now();
+    let mut listing: Box<dyn Listing> = match (context.globals.json, args.null) {
+        (true, _) => Box::new(JsonLines::default()),
+        (_, true) => Box::new(Null::default()),
+        _ => Box::new(Long::new(now.time_zone().clone())),
+    };
+    if args.all_hosts {
+        return all_hosts::list(&settings, context, args.path.as_deref(), &mut *listing);
+    }
     let at = args.at.as_deref().map(|at| moment(at, &now)).transpose()?;
     engine::catch_up(&settings.state_dir);
     let view = engine::view(&settings.state_dir)?;
@@ -50,11 +61,6 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         root: place.as_ref().map(|place| place.root.clone()),
         path: place.map_or(RelPath::ROOT, |place| place.path),
         at,
-    };
-    let mut listing: Box<dyn Listing> = match (context.globals.json, args.null) {
-        (true, _) => Box::new(JsonLines::default()),
-        (_, true) => Box::new(Null::default()),
-        _ => Box::new(Long::new(now.time_zone().clone())),
     };
     let mut listed: Option<Listed> = None;
     let mut rows = 0_u64;

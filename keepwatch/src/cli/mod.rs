@@ -1,5 +1,6 @@
 //! The commands, a file for each: its flags, and `run`, which does it.
 
+pub mod all_hosts;
 pub mod completions;
 pub mod config;
 pub mod init;
@@ -64,7 +65,7 @@ pub enum Command {
     Ls(ls::Args),
     /// Compare a root with the inventory, journal and report what differs
     Reconcile(reconcile::Args),
-    /// Rebuild the inventory from the journal
+    /// Rebuild the inventory, or this host's part of the shared index, from the journal
     Replay(replay::Args),
     /// Verify the journal's chain, print its head or its records
     Journal(journal::Args),

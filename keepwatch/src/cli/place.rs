@@ -41,7 +41,7 @@ pub fn find(path: &Path, current_dir: &Path, view: &View) -> Result<Place, Comma
 }
 
 /// Without `.` and `..`, by the words alone: symbolic links are not followed, for the path may be of the past.
-fn clean(path: &Path) -> PathBuf {
+pub(super) fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {

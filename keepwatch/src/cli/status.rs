@@ -1,6 +1,6 @@
 //! `keepwatch status`: how the service is.
 
-use super::Context;
+use super::{Context, all_hosts};
 use crate::control::Request;
 use crate::control::client::Client;
 use crate::error::{CommandError, Kind, Outcome};
@@ -12,14 +12,21 @@ use crate::{engine, lock};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Ends with 1 if something needs attention: a root is absent, a follower has stopped, a person has to decide.")]
-pub struct Args {}
+pub struct Args {
+    /// Of every host, from the shared index
+    #[arg(long)]
+    pub all_hosts: bool,
+}
 
 /// Asks the service, or the inventory where none runs.
 ///
 /// # Errors
 /// If neither can be read.
-pub fn run(_args: &Args, context: &Context) -> Result<Outcome, CommandError> {
+pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let settings = context.settings(&[])?.settings;
+    if args.all_hosts {
+        return all_hosts::status(&settings, context);
+    }
     let dir = &settings.state_dir;
     let status = match Client::new(dir).call(&Request::Status {}, |_| Ok(())) {
         Ok(answer) => Status::from_answer(answer)?,

@@ -2,12 +2,13 @@
 //! socket of its own.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub, missing_docs)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{self, Keepwatch};
+use crate::support::{self, Keepwatch, Row, differences, is_change, walk};
 
 /// A cluster, ended and removed with this.
 pub struct Postgres {
@@ -180,4 +181,99 @@ pub fn lag(keepwatch: &Keepwatch) -> Option<u64> {
 pub fn wait_indexed(keepwatch: &Keepwatch) {
     keepwatch.caught_up();
     support::wait_for("the index is up to date", || lag(keepwatch) == Some(0));
+}
+
+/// A host with one root, which follows into the database.
+pub fn host(dir: &Path, name: &str, postgres: &Postgres) -> Keepwatch {
+    host_with(dir, name, &postgres.section())
+}
+
+/// The same with its own `[postgres]`.
+pub fn host_with(dir: &Path, name: &str, section: &str) -> Keepwatch {
+    let tree = dir.join(name);
+    fs::create_dir_all(&tree).unwrap();
+    let toml =
+        format!("host = \"{name}\"\n{section}\n[roots.tree]\npath = {:?}\nsettle = \"1s\"\n", tree.to_str().unwrap());
+    Keepwatch::configured(&dir.join(format!("{name}-state")), &toml)
+}
+
+/// A host's live names in the database, by exact path.
+pub fn originals(postgres: &Postgres, host: &str) -> BTreeMap<Vec<u8>, Row> {
+    let sql = format!(
+        "SELECT encode(CASE WHEN d.path = '' THEN ''::bytea ELSE d.path || '/'::bytea END || f.name, 'hex'), o.type, o.size, \
+         f.mtime_ns, o.inode FROM originals o JOIN hosts h ON h.name = o.host AND h.is_current \
+         JOIN files f ON f.host_id = h.host_id AND f.file_id = o.file_id \
+         JOIN dirs d ON d.host_id = h.host_id AND d.dir_id = f.dir_id \
+         WHERE h.name = '{host}' AND o.path = d.path_text || CASE WHEN d.path_text = '' THEN '' ELSE '/' END \
+         || coalesce(f.name_text, convert_from(f.name, 'UTF8'))"
+    );
+    let rows = postgres.sql(&sql);
+    let rows = rows.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    rows.map(|fields| {
+        let row = Row {
+            kind: if fields[1].is_empty() { "null".to_owned() } else { fields[1].to_owned() },
+            size: fields[2].parse().unwrap_or(u64::MAX),
+            mtime_ns: fields[3].parse().unwrap_or(i64::MIN),
+            inode: fields[4].parse().unwrap_or(0),
+        };
+        (unhex(fields[0]), row)
+    })
+    .collect()
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// What stands in the database is what stands in the tree, and its history is the journal's.
+pub fn assert_indexed(keepwatch: &Keepwatch, postgres: &Postgres, name: &str, tree: &Path) {
+    keepwatch.assert_same(tree);
+    wait_indexed(keepwatch);
+    let differences = differences(&originals(postgres, name), &walk(tree));
+    assert!(differences.is_empty(), "{name}: {} differences:\n{}", differences.len(), differences.join("\n"));
+    let records = keepwatch.records();
+    let journaled: Vec<u64> =
+        records.iter().filter(|record| is_change(record)).map(|record| record["seq"].as_u64().unwrap()).collect();
+    let told = postgres.sql(&format!("SELECT seq FROM file_changes WHERE host = '{name}' ORDER BY seq"));
+    let told: Vec<u64> = told.lines().map(|seq| seq.parse().unwrap()).collect();
+    assert_eq!(told, journaled, "{name}: the seqs in file_changes");
+    let acts = postgres.number(&format!(
+        "SELECT count(*) FROM acts a JOIN hosts h ON h.host_id = a.host_id AND h.is_current WHERE h.name = '{name}'"
+    ));
+    assert_eq!(acts, (records.len() - journaled.len()) as u64, "{name}: acts");
+    assert_eq!(postgres.sql("SELECT count(*) FROM problems"), "0");
+}
+
+/// Every row of a host, table by table, as one digest each.
+pub fn digests(postgres: &Postgres, database: &str, host: &str) -> Vec<String> {
+    let tables = ["roots", "dirs", "dir_names", "files", "past_names", "changes", "acts", "problems"];
+    let digest = |table: &&str| {
+        let digest = postgres.sql_in(
+            database,
+            &format!(
+                "SELECT count(*), md5(coalesce(string_agg(x, '\n' ORDER BY x), '')) FROM (\
+                 SELECT (to_jsonb(t) - 'host_id')::text AS x FROM {table} t JOIN hosts h ON h.host_id = t.host_id \
+                 WHERE h.is_current AND h.name = '{host}') AS s"
+            ),
+        );
+        format!("{table}\t{digest}")
+    };
+    tables.iter().map(digest).collect()
+}
+
+/// What `status` says of the index.
+pub fn index_status(keepwatch: &Keepwatch) -> Option<serde_json::Value> {
+    let status = keepwatch.status()?;
+    status["followers"].as_array()?.iter().find(|follower| follower["name"] == "index").cloned()
+}
+
+/// Waits until `status` gives a reason why the index is not followed; the reason.
+pub fn wait_trouble(keepwatch: &Keepwatch) -> String {
+    let mut reason = String::new();
+    support::wait_for("status says why the index lags", || {
+        let told = index_status(keepwatch).and_then(|index| index["stopped"].as_str().map(str::to_owned));
+        reason = told.unwrap_or_default();
+        !reason.is_empty()
+    });
+    reason
 }

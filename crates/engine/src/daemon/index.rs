@@ -240,37 +240,13 @@ impl Run {
 }
 
 /// A reader of what the index lacks.
-pub(super) fn reader_at(
-    disk: &Arc<dyn Disk>,
-    journal: &std::path::Path,
-    cursor: Cursor,
-) -> Result<Reader, ReaderError> {
+fn reader_at(disk: &Arc<dyn Disk>, journal: &std::path::Path, cursor: Cursor) -> Result<Reader, FollowError> {
     if cursor.seq == Seq::ZERO {
         return Ok(Reader::open(Arc::clone(disk), journal, Seq::ZERO)?);
     }
     match Reader::open_at(Arc::clone(disk), journal, cursor) {
         Err(ReadError::Forked { cursor }) => Err(IndexError::Forked { cursor: Box::new(cursor) }.into()),
         opened => Ok(opened?),
-    }
-}
-
-/// Why there is no reader.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReaderError {
-    /// The journal could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The index does not follow from it.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-}
-
-impl From<ReaderError> for FollowError {
-    fn from(error: ReaderError) -> Self {
-        match error {
-            ReaderError::Read(error) => FollowError::Read(error),
-            ReaderError::Index(error) => FollowError::Index(error),
-        }
     }
 }
 

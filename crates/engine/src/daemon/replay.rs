@@ -6,6 +6,7 @@ use std::sync::Arc;
 use keepwatch_journal::{Disk, JournalId, ReadError, Reader, Seq};
 
 use crate::daemon::state::StateDir;
+use crate::index::{IndexError, IndexSettings, Replay, Stop, Writer};
 use crate::inventory::{Host, Inventory, InventoryError};
 
 /// Why a replay failed. What was there before is untouched.
@@ -17,6 +18,12 @@ pub enum ReplayError {
     /// The inventory could not be written.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
+    /// The shared index could not be written.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// There is no journal.
+    #[error("there is no journal in {0}: nothing was ever recorded")]
+    NoJournal(std::path::PathBuf),
 }
 
 /// Builds the inventory anew from the whole journal, beside the old one, and puts it in its place.
@@ -32,6 +39,42 @@ pub fn rebuild_inventory(state: &StateDir, disk: &Arc<dyn Disk>) -> Result<Inven
         Err(error) => Some(Err(ReplayError::from(error))),
     });
     Inventory::rebuild(&state.inventory(), &host, batches)
+}
+
+/// What a replay into the shared index came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// The last record.
+    pub seq: Seq,
+    /// Records of which a part was set aside.
+    pub problems: u64,
+}
+
+/// Makes the host's rows in the shared index anew from the whole journal, beside the old ones, and puts them in their
+/// place. The history is written from behind `from` on.
+///
+/// # Errors
+/// [`ReplayError`]; the old rows stay then.
+pub fn rebuild_index(
+    state: &StateDir,
+    disk: &Arc<dyn Disk>,
+    settings: &IndexSettings,
+    from: Seq,
+    mut each: impl FnMut(Seq),
+) -> Result<Replayed, ReplayError> {
+    let identity = state.identity();
+    let mut reader = Reader::open(Arc::clone(disk), &state.journal(), Seq::ZERO)?;
+    let journal = reader.journal().ok_or_else(|| ReplayError::NoJournal(state.journal()))?;
+    let writer = Writer { name: identity.host.clone(), identity: identity.host_id.clone(), journal };
+    let mut replay = Replay::begin(settings, &writer, from, Stop::default())?;
+    let mut replayed = Replayed::default();
+    while let Some(batch) = reader.next_batch()? {
+        replay.apply(&batch.records, batch.cursor, batch.cursor.seq)?;
+        replayed.seq = batch.cursor.seq;
+        each(replayed.seq);
+    }
+    replayed.problems = replay.finish()?;
+    Ok(replayed)
 }
 
 /// Whether a journal was set aside here when a new epoch began.

@@ -118,6 +118,19 @@ impl IndexError {
         matches!(self, IndexError::Forked { .. })
     }
 
+    /// Whether the server cannot be reached, or does not answer.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            IndexError::Silent { .. } | IndexError::Stopped => true,
+            // Class 08: the connection; 57P: the server is going down or coming up.
+            IndexError::Server { source, .. } => {
+                source.code().is_none_or(|code| code.code().starts_with("08") || code.code().starts_with("57P"))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it is about settings: address, user, password, rights, tables.
     #[must_use]
     pub fn is_of_settings(&self) -> bool {

@@ -20,7 +20,9 @@
 //! # Where what is
 //!
 //! `writer` keeps transaction, cursor and savepoints; `audit` are the rows of the history, `row` those of names; `host`
-//! says whose rows they are; `schema` makes the tables; `session` is the connection; `copy` PostgreSQL's binary format.
+//! says whose rows they are; `schema` makes the tables; `session` is the connection; `copy` PostgreSQL's binary format;
+//! `replay` makes a host's rows anew;
+//! `view` reads.
 
 mod ahead;
 mod audit;
@@ -29,16 +31,20 @@ mod database;
 mod error;
 mod host;
 mod overlay;
+mod replay;
 mod row;
 mod schema;
 mod session;
 mod settings;
 mod text;
+mod view;
 mod writer;
 
 pub use error::{IndexError, Result};
 pub use host::Writer;
+pub use replay::Replay;
 pub use schema::INDEX_SCHEMA;
 pub use session::Stop;
 pub use settings::{IndexSettings, Password, ServerAddress, Tls, is_near};
+pub use view::{IndexHost, IndexLog, IndexRoot, IndexView};
 pub use writer::Index;

@@ -2,14 +2,15 @@
 -- primary key; rows of different hosts never touch. Numbers for kinds, operations and sources are those of the inventory;
 -- the views spell them out.
 
--- One row for each journal that was loaded. A replay loads a new one beside it and then takes its place; a host's earlier
--- journals keep their history and are not current.
+-- One row for each journal that was loaded. A replay loads a new one beside it (is_loading), which then takes its place; a
+-- host's earlier journals keep their history and are not current.
 CREATE TABLE hosts (
   host_id      integer     NOT NULL PRIMARY KEY,
   name         text        NOT NULL,
   identity     text        NOT NULL,
   journal      uuid        NOT NULL,
   is_current   boolean     NOT NULL,
+  is_loading   boolean     NOT NULL DEFAULT false,
   history_from bigint      NOT NULL,
   since        timestamptz NOT NULL DEFAULT now()
 );
@@ -224,4 +225,5 @@ SELECT c.seq, c.at, h.name AS host,
        CASE c.via WHEN 1 THEN 'fanotify' WHEN 2 THEN 'inotify' WHEN 3 THEN 'poll' WHEN 4 THEN 'scan' END AS via,
        c.by_pid, c.by_uid, encode(c.by_exe, 'escape') AS by_exe,
        c.merged, c.subtree, c.exchange, c.file_id
-  FROM hosts h JOIN changes c ON c.host_id = h.host_id;
+  FROM hosts h JOIN changes c ON c.host_id = h.host_id
+ WHERE NOT h.is_loading;

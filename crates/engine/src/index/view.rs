@@ -1,0 +1,356 @@
+//! Reading the shared index about all hosts: a connection of its own that cannot write, so that no question slows a
+//! follower down by more than what it reads.
+
+use std::ops::ControlFlow;
+
+use futures_util::TryStreamExt as _;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::copy::{moment, moment_ns};
+use super::error::Result;
+use super::row::{get, known_columns, read_facts, read_known};
+use super::schema;
+use super::session::{Access, Session, Stop};
+use super::settings::IndexSettings;
+use super::text::readable;
+use crate::apply::codes::Code as _;
+use crate::apply::{Known, acts, below, unsigned};
+use crate::model::{Body, By, Change, OldPlace, Op, Record, RelPath, RootName, Seq, Timestamp, Via};
+
+/// A reader of the shared index.
+pub struct IndexView {
+    session: Session,
+}
+
+/// A host.
+#[derive(Clone, Debug)]
+pub struct IndexHost {
+    id: i32,
+    /// Its name.
+    pub name: String,
+    /// The last record of its journal that is here.
+    pub seq: Seq,
+    /// Where its journal ended when that came.
+    pub head: Seq,
+    /// When that was, by the server's clock.
+    pub moved: Timestamp,
+    /// Records of which a part was set aside.
+    pub problems: u64,
+    /// Its roots, by name.
+    pub roots: Vec<IndexRoot>,
+}
+
+/// A root of a host.
+#[derive(Clone, Debug)]
+pub struct IndexRoot {
+    id: i64,
+    /// Its name.
+    pub name: RootName,
+    /// Its absolute path.
+    pub dir: Option<Vec<u8>>,
+    /// Whether it is watched.
+    pub watched: bool,
+    /// Files of whatever type but directories.
+    pub files: u64,
+    /// Directories.
+    pub dirs: u64,
+    /// Bytes of the regular files.
+    pub bytes: u64,
+}
+
+/// Which records to tell of a host.
+#[derive(Clone, Debug, Default)]
+pub struct IndexLog {
+    /// In which root; `None`: in all.
+    pub root: Option<RootName>,
+    /// Of what stands or stood at this path of the root; of a directory, with all below it.
+    pub path: Option<RelPath>,
+    /// Follow what is at `path` to the names it had before and after.
+    pub follow: bool,
+    /// Not before this moment.
+    pub since: Option<Timestamp>,
+    /// Not after this moment.
+    pub until: Option<Timestamp>,
+    /// Only these words in `do`; none: all.
+    pub words: Vec<String>,
+}
+
+const CHANGES: &str = "SELECT c.seq, c.at, c.at_ns, c.root, c.path, c.path_raw, c.file_id, c.op, c.via, c.old_root, c.old_path, \
+     c.old_path_raw, c.kind, c.size, c.mtime_ns, c.ctime_ns, c.dev, c.inode, c.mode, c.uid, c.gid, c.nlink, c.target, c.by_pid, \
+     c.by_uid, c.by_exe, c.merged, c.subtree, c.exchange, NULL::text AS act, NULL::text AS detail, c.extra FROM changes c";
+const ACTS: &str = "SELECT a.seq, a.at, a.at_ns, a.root, a.path, a.path_raw, a.file_id, NULL::smallint, NULL::smallint, \
+     NULL::text, NULL::text, NULL::bytea, NULL::smallint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, \
+     NULL::integer, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, NULL::bigint, NULL::bigint, NULL::bytea, false, false, \
+     false, a.act, a.detail, a.extra FROM acts a";
+const ACT: usize = 29;
+
+impl IndexView {
+    /// Connects for reading only.
+    ///
+    /// # Errors
+    /// [`super::IndexError`], by what can be done about it.
+    pub fn open(settings: &IndexSettings, stop: Stop) -> Result<IndexView> {
+        let session = Session::open(settings, Access::Read, stop)?;
+        schema::check_readable(&session)?;
+        Ok(IndexView { session })
+    }
+
+    /// All hosts, by name.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn hosts(&self) -> Result<Vec<IndexHost>> {
+        let rows = self.session.query(
+            "SELECT h.host_id, h.name, c.seq, c.head_seq, (extract(epoch FROM c.moved_at) * 1000000)::bigint, \
+             (SELECT count(DISTINCT p.seq) FROM problems p WHERE p.host_id = h.host_id) \
+             FROM hosts h JOIN cursors c ON c.host_id = h.host_id WHERE h.is_current ORDER BY h.name",
+            &[],
+        )?;
+        let number = |row: &Row, column: usize| get::<i64>(row, column).unwrap_or(0);
+        let mut hosts: Vec<IndexHost> = rows
+            .iter()
+            .map(|row| IndexHost {
+                id: get(row, 0).unwrap_or(0),
+                name: get(row, 1).unwrap_or_default(),
+                seq: Seq(unsigned(number(row, 2))),
+                head: Seq(unsigned(number(row, 3))),
+                moved: Timestamp(number(row, 4).saturating_mul(1000)),
+                problems: unsigned(number(row, 5)),
+                roots: Vec::new(),
+            })
+            .collect();
+        for host in &mut hosts {
+            let rows = self.session.query(
+                "SELECT root_id, name, dir, watched, files + others, dirs, bytes FROM roots WHERE host_id=$1 ORDER BY name",
+                &[&host.id],
+            )?;
+            let count = |row: &Row, column: usize| u64::try_from(number(row, column)).unwrap_or(0);
+            host.roots.extend(rows.iter().map(|row| IndexRoot {
+                id: number(row, 0),
+                name: RootName::new(get::<&str>(row, 1).unwrap_or_default()),
+                dir: get(row, 2),
+                watched: get(row, 3).unwrap_or(false),
+                files: count(row, 4),
+                dirs: count(row, 5),
+                bytes: count(row, 6),
+            }));
+        }
+        Ok(hosts)
+    }
+
+    /// Tells the names at and below a path of a root, directory by directory. Holds one at a time.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn list(
+        &self,
+        host: &IndexHost,
+        root: &IndexRoot,
+        path: &RelPath,
+        mut each: impl FnMut(RelPath, Known) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let (low, high) = below(path.as_bytes());
+        let (parent, name) = path.split().unwrap_or((&[], &[]));
+        let sql = concat!(
+            "SELECT d.path, f.name, ",
+            known_columns!(),
+            " FROM dirs d JOIN files f ON f.host_id=d.host_id AND f.dir_id=d.dir_id WHERE d.host_id=$1 AND d.root_id=$2 \
+             AND ((substr(d.path,1,512)>=substr($3::bytea,1,512) AND substr(d.path,1,512)<=substr($4::bytea,1,512) \
+             AND d.path>=$3 AND d.path<$4) OR (sha256(d.path)=sha256($5::bytea) AND d.path=$5) \
+             OR (sha256(d.path)=sha256($6::bytea) AND d.path=$6 AND f.name=$7)) ORDER BY d.path, f.name"
+        );
+        let own = path.as_bytes();
+        self.stream(sql, &[&host.id, &root.id, &low, &high, &own, &parent, &name], |row| {
+            let dir = RelPath::new(get::<Vec<u8>>(row, 0).unwrap_or_default()).unwrap_or(RelPath::ROOT);
+            let name: &[u8] = get(row, 1).unwrap_or_default();
+            // The first half of an exchange sets a name aside that no file has.
+            if name.first() == Some(&0) {
+                return ControlFlow::Continue(());
+            }
+            each(dir.join(name), read_known(row, 2))
+        })
+    }
+
+    /// Tells a host's records in the order of their seq, as they stand in its journal.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn log(
+        &self,
+        host: &IndexHost,
+        query: &IndexLog,
+        mut each: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let first = moment(query.since.map_or(0, |since| since.0)).0;
+        let last = moment(query.until.map_or(i64::MAX, |until| until.0)).0;
+        let root = query.root.as_ref().map(RootName::as_str);
+        let objects = match (&query.path, root) {
+            (Some(path), Some(root)) if query.follow => self.objects_at(host, root, path)?,
+            _ => Vec::new(),
+        };
+        // A moment has microseconds there: it is looked at again below.
+        let time = "at >= to_timestamp($2::bigint / 1000000.0 + 946684799) AND at <= to_timestamp($3::bigint / 1000000.0 + 946684801)";
+        let tell = |record: Record, file: Option<i64>| {
+            let is_about = file.is_some_and(|file| objects.contains(&file));
+            if is_asked_for(query, &record, is_about) { each(record) } else { ControlFlow::Continue(()) }
+        };
+        let mut tell = tell;
+        match (&query.path, root) {
+            (Some(path), Some(root)) => {
+                let text = readable(path.as_bytes()).0.into_owned();
+                let changes = format!(
+                    "{CHANGES} WHERE c.host_id=$1 AND c.{time} AND ({} OR {} OR (c.file_id <> c.seq AND c.file_id = ANY($6)) \
+                     OR c.seq = ANY($6))",
+                    within("c.root", "c.path", ""),
+                    within("coalesce(c.old_root, c.root)", "c.old_path", "c.old_path IS NOT NULL AND ")
+                );
+                let acts = format!(
+                    "{ACTS} WHERE a.host_id=$1 AND a.{time} AND (a.file_id = ANY($6) OR (a.act <> 'settled' AND {}) \
+                     OR a.file_id IN (SELECT file_id FROM changes c WHERE c.host_id=$1 AND {}))",
+                    within("a.root", "a.path", ""),
+                    within("c.root", "c.path", "")
+                );
+                let sql = format!("{changes} UNION ALL {acts} ORDER BY 1");
+                self.stream(&sql, &[&host.id, &first, &last, &root, &text, &objects], |row| told(row, &mut tell))
+            }
+            _ => {
+                let sql = format!(
+                    "{CHANGES} WHERE c.host_id=$1 AND c.{time} AND ($4::text IS NULL OR c.root=$4 OR c.old_root=$4) \
+                     UNION ALL {ACTS} WHERE a.host_id=$1 AND a.{time} AND ($4::text IS NULL OR a.root=$4) ORDER BY 1"
+                );
+                self.stream(&sql, &[&host.id, &first, &last, &root], |row| told(row, &mut tell))
+            }
+        }
+    }
+
+    /// What stands at a path, or was told of there.
+    fn objects_at(&self, host: &IndexHost, root: &str, path: &RelPath) -> Result<Vec<i64>> {
+        let Some((parent, name)) = path.split() else { return Ok(Vec::new()) };
+        let text = readable(path.as_bytes()).0.into_owned();
+        let exact = readable(path.as_bytes()).1;
+        let raw = (!exact).then_some(path.as_bytes());
+        let rows = self.session.query(
+            "SELECT file_id FROM changes WHERE host_id=$1 AND root=$2 AND left(path, 200)=left($3, 200) AND path=$3 \
+             AND ($4::bytea IS NULL OR path_raw=$4) AND file_id IS NOT NULL \
+             UNION SELECT f.file_id FROM roots r JOIN dirs d ON d.host_id=r.host_id AND d.root_id=r.root_id \
+             AND sha256(d.path)=sha256($5::bytea) AND d.path=$5 JOIN files f ON f.host_id=d.host_id AND f.dir_id=d.dir_id \
+             AND f.name=$6 WHERE r.host_id=$1 AND r.name=$2",
+            &[&host.id, &root, &text, &raw, &parent, &name],
+        )?;
+        Ok(rows.iter().filter_map(|row| get(row, 0)).collect())
+    }
+
+    fn stream(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        mut each: impl FnMut(&Row) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let client = self.session.client();
+        let statement = self.session.wait("read", client.prepare(sql))?;
+        let rows = self.session.wait("read", client.query_raw(&statement, params.iter().copied()))?;
+        let mut rows = std::pin::pin!(rows);
+        while let Some(row) = self.session.wait("read", rows.try_next())? {
+            if each(&row).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// At a path or below it: by the beginning, which the index has, then by all of it.
+fn within(root: &str, path: &str, known: &str) -> String {
+    format!(
+        "({known}{root}=$4 AND (left({path}, 200)=left($5, 200) AND {path}=$5 OR left({path}, 200)>=left($5 || '/', 200) \
+         AND left({path}, 200)<=left($5 || '0', 200) AND starts_with({path}, $5 || '/') OR $5 = ''))"
+    )
+}
+
+fn told(row: &Row, tell: &mut impl FnMut(Record, Option<i64>) -> ControlFlow<()>) -> ControlFlow<()> {
+    match record(row) {
+        Some(record) => tell(record, get(row, 6)),
+        // What none of our versions wrote is no record of ours.
+        None => ControlFlow::Continue(()),
+    }
+}
+
+fn record(row: &Row) -> Option<Record> {
+    let seq = Seq(unsigned(get(row, 0)?));
+    let at: std::time::SystemTime = get(row, 1)?;
+    let micros = match at.duration_since(std::time::UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).ok()?,
+        Err(before) => -i64::try_from(before.duration().as_micros()).ok()?,
+    };
+    let at = Timestamp(moment_ns(micros - moment_ns(0, 0) / 1000, get(row, 2)?));
+    let root = get::<&str>(row, 3).map(RootName::new);
+    let bytes =
+        |raw: usize, text: usize| get::<Vec<u8>>(row, raw).or_else(|| Some(get::<String>(row, text)?.into_bytes()));
+    let extra = acts::extra_of(get(row, 31));
+    let body = match get::<String>(row, ACT) {
+        Some(act) => acts::body(act, root, bytes(5, 4), &get::<String>(row, 30)?)?,
+        None => {
+            let small = |column: usize| get::<i16>(row, column).map(i64::from);
+            let old = match bytes(11, 10) {
+                Some(path) => {
+                    Some(OldPlace { root: get::<&str>(row, 9).map(RootName::new), path: RelPath::new(path).ok()? })
+                }
+                None => None,
+            };
+            let narrow = |column: usize| get::<i64>(row, column).and_then(|number| u32::try_from(number).ok());
+            let by = narrow(23)
+                .map(|pid| Box::new(By { pid, uid: narrow(24), exe: get::<Vec<u8>>(row, 25).map(Into::into) }));
+            Body::Change(Change {
+                op: Op::decode(small(7)?)?,
+                root: root?,
+                path: RelPath::new(bytes(5, 4)?).ok()?,
+                old,
+                facts: read_facts(row, 12).1,
+                via: Via::decode(small(8)?)?,
+                by,
+                merged: get(row, 26)?,
+                subtree: get(row, 27)?,
+                exchange: get(row, 28)?,
+            })
+        }
+    };
+    Some(Record { seq, at, body, extra })
+}
+
+fn is_asked_for(query: &IndexLog, record: &Record, is_about: bool) -> bool {
+    if query.since.is_some_and(|since| record.at < since) || query.until.is_some_and(|until| record.at > until) {
+        return false;
+    }
+    let word = match &record.body {
+        Body::Change(change) => change.op.as_str(),
+        body => acts::name(body),
+    };
+    if !query.words.is_empty() && !query.words.iter().any(|asked| asked == word) {
+        return false;
+    }
+    let (Some(path), false) = (&query.path, is_about) else { return true };
+    match &record.body {
+        Body::Change(change) => {
+            change.path.is_within(path)
+                || change.old.as_ref().is_some_and(|old| old.path.is_within(path))
+                || change.path.is_root() && path.is_root()
+        }
+        Body::Settled(settled) => settled.path.is_within(path),
+        Body::Gap(gap) => gap.path.is_within(path),
+        Body::GapClosed(_) | Body::Config(_) | Body::Other(_) => path.is_root(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::copy::{moment, moment_ns};
+
+    #[test]
+    fn moments_keep_their_nanoseconds() {
+        for at in [0, 1, -1, 999, 1_800_000_000_123_456_789, i64::MIN + 999, i64::MAX - 999] {
+            let (micros, rest) = moment(at);
+            assert_eq!(moment_ns(micros, rest), at);
+        }
+    }
+}
