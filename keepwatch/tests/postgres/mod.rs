@@ -24,11 +24,16 @@ const NOBODY: u32 = 65_534;
 impl Postgres {
     /// Starts a cluster; `None`, said loudly, where PostgreSQL is not installed.
     pub fn start(test: &str) -> Option<Self> {
+        Self::start_in(test, Path::new("/tmp"))
+    }
+
+    /// The same in a directory below this one.
+    pub fn start_in(test: &str, place: &Path) -> Option<Self> {
         let Some(bin) = find_programs() else {
             support::skipped(test, "PostgreSQL is not installed");
             return None;
         };
-        let dir = tempfile::Builder::new().prefix("kwpg").tempdir_in("/tmp").unwrap();
+        let dir = tempfile::Builder::new().prefix("kwpg").tempdir_in(place).unwrap();
         if support::is_root() {
             chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
@@ -75,6 +80,22 @@ impl Postgres {
         assert!(status.success(), "the server does not start:\n{}", self.log_text());
     }
 
+    /// Starts it again if it has ended itself.
+    pub fn revive(&self) {
+        let asked = || self.program("pg_ctl").args(["status", "-s", "-D"]).arg(self.data()).output().unwrap();
+        let answers = || {
+            let psql = self.psql("postgres", "SELECT 1");
+            psql.status.success()
+        };
+        support::wait_for("the server answers", || {
+            if !asked().status.success() {
+                let _ = fs::remove_file(self.data().join("postmaster.pid"));
+                self.resume();
+            }
+            answers()
+        });
+    }
+
     /// Stops it: `smart`, `fast` or `immediate`.
     pub fn stop(&self, mode: &str) {
         let mut stop = self.program("pg_ctl");
@@ -119,6 +140,26 @@ impl Postgres {
         let output = psql.arg(self.socket_dir()).arg("-c").arg(sql).stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end_matches('\n').to_owned()
+    }
+
+    fn psql(&self, database: &str, sql: &str) -> std::process::Output {
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-F",
+            "\t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            "postgres",
+            "-d",
+            database,
+            "-h",
+        ]);
+        psql.arg(self.socket_dir()).arg("-c").arg(sql).stdin(Stdio::null()).output().unwrap()
     }
 
     /// The one number that a query gives.
