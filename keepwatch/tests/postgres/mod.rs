@@ -16,6 +16,7 @@ pub struct Postgres {
     bin: PathBuf,
     /// Settings that every start is given.
     settings: Vec<String>,
+    port: u16,
 }
 
 /// The user that the server runs as when the tests run as root, which it refuses: `nobody`.
@@ -39,7 +40,7 @@ impl Postgres {
         }
         let settings =
             ["listen_addresses=", "fsync=off", "shared_buffers=32MB", "max_connections=40", "log_checkpoints=off"];
-        let postgres = Postgres { dir, bin, settings: settings.map(str::to_owned).to_vec() };
+        let postgres = Postgres { dir, bin, settings: settings.map(str::to_owned).to_vec(), port: 5432 };
         let data = postgres.data();
         let args = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"];
         let output = postgres.program("initdb").args(args).arg(&data).stdin(Stdio::null()).output().unwrap();
@@ -60,7 +61,7 @@ impl Postgres {
 
     /// The socket itself.
     pub fn socket(&self) -> PathBuf {
-        self.dir.path().join(".s.PGSQL.5432")
+        self.dir.path().join(format!(".s.PGSQL.{}", self.port))
     }
 
     /// Adds a setting for the next start.
@@ -68,9 +69,25 @@ impl Postgres {
         self.settings.push(setting.to_owned());
     }
 
+    /// Another port for the next start.
+    pub fn set_port(&mut self, port: u16) {
+        self.port = port;
+    }
+
+    /// Puts a file that only the server may read beside its data.
+    pub fn install(&self, from: &Path, name: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let to = self.data().join(name);
+        fs::copy(from, &to).unwrap();
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).unwrap();
+        if support::is_root() {
+            chown(&to, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+
     /// Starts it, and waits until it answers.
     pub fn resume(&self) {
-        let mut options = format!("-k '{}' -p 5432", self.socket_dir().display());
+        let mut options = format!("-k '{}' -p {}", self.socket_dir().display(), self.port);
         for setting in &self.settings {
             options.push_str(&format!(" -c {setting}"));
         }
@@ -121,23 +138,7 @@ impl Postgres {
 
     /// The same in another database.
     pub fn sql_in(&self, database: &str, sql: &str) -> String {
-        let mut psql = Command::new(self.bin.join("psql"));
-        psql.args([
-            "-X",
-            "-q",
-            "-A",
-            "-t",
-            "-F",
-            "\t",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-U",
-            "postgres",
-            "-d",
-            database,
-            "-h",
-        ]);
-        let output = psql.arg(self.socket_dir()).arg("-c").arg(sql).stdin(Stdio::null()).output().unwrap();
+        let output = self.psql(database, sql);
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end_matches('\n').to_owned()
     }
@@ -159,7 +160,14 @@ impl Postgres {
             database,
             "-h",
         ]);
-        psql.arg(self.socket_dir()).arg("-c").arg(sql).stdin(Stdio::null()).output().unwrap()
+        psql.arg(self.socket_dir())
+            .arg("-p")
+            .arg(self.port.to_string())
+            .arg("-c")
+            .arg(sql)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// The one number that a query gives.

@@ -104,7 +104,7 @@ fn make_roles(session: &Session) -> Result<()> {
 fn write_as_role(session: &Session) -> Result<()> {
     let rows = session.query(
         "SELECT 1 FROM pg_roles WHERE rolname = 'keepwatch_write' AND pg_has_role(current_user, oid, 'MEMBER') \
-         AND has_schema_privilege('keepwatch_write', current_schema(), 'CREATE')",
+         AND has_schema_privilege(oid, current_schema(), 'CREATE')",
         &[],
     )?;
     if rows.is_empty() { Ok(()) } else { session.run("SET ROLE keepwatch_write") }
