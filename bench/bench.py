@@ -6,6 +6,7 @@ import sys
 
 import harness
 import idle
+import index
 import inventory
 import journal
 import latency
@@ -21,6 +22,7 @@ COMPARISONS = {
     "latency": latency,
     "journal": journal,
     "inventory": inventory,
+    "index": index,
     "idle": idle,
 }
 

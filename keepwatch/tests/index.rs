@@ -18,7 +18,7 @@ use keepwatch_journal::{
     Via,
 };
 use postgres::{Postgres, assert_indexed, digests, host, index_status, lag, originals, wait_indexed};
-use support::{Dice, Keepwatch, Row, bytes, is_change, shake, sized, wait_for, walk};
+use support::{Dice, Keepwatch, Row, bytes, is_change, sh, shake, sized, wait_for, walk};
 
 #[test]
 fn three_hosts_feed_one_database_and_can_be_asked_together() {
@@ -40,8 +40,46 @@ fn three_hosts_feed_one_database_and_can_be_asked_together() {
         assert_indexed(keepwatch, &postgres, name, &dir.path().join(name.as_str()));
     }
     assert_answers_for_all(&hosts, dir.path());
+    assert_questions_run(&postgres);
     for (_, keepwatch) in &mut hosts {
         keepwatch.stop();
+        assert_views_agree(&postgres, keepwatch);
+    }
+}
+
+/// Every question in docs/sql.md runs as it stands, as somebody who may only read.
+fn assert_questions_run(postgres: &Postgres) {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/sql.md")).unwrap();
+    let blocks: Vec<&str> = page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 8, "{} questions", blocks.len());
+    for question in blocks {
+        postgres.sql(&format!("SET ROLE keepwatch_read; {question}"));
+    }
+    let denied = postgres.psql("postgres", "SET ROLE keepwatch_read; DELETE FROM files");
+    assert!(!denied.status.success());
+    let columns = |view: &str| {
+        let sql = format!(
+            "SELECT string_agg(column_name, ' ' ORDER BY ordinal_position) FROM information_schema.columns \
+             WHERE table_name = '{view}'"
+        );
+        postgres.sql(&sql)
+    };
+    for view in ["originals", "file_changes"] {
+        assert!(page.contains(&format!("`{}`", columns(view))), "{view}: {}", columns(view));
+    }
+}
+
+/// The views of the database have the columns of those of the inventory.
+fn assert_views_agree(postgres: &Postgres, keepwatch: &Keepwatch) {
+    for view in ["originals", "file_changes"] {
+        let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]).execute(f'SELECT * FROM {sys.argv[2]} LIMIT 0'); \
+                      print(' '.join(d[0] for d in c.description))";
+        let own = sh("python3", &["-c", script, keepwatch.state.join("inventory.db").to_str().unwrap(), view]);
+        let sql = format!(
+            "SELECT string_agg(column_name, ' ' ORDER BY ordinal_position) FROM information_schema.columns \
+             WHERE table_name = '{view}'"
+        );
+        assert_eq!(postgres.sql(&sql), own.trim());
     }
 }
 

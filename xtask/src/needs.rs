@@ -27,7 +27,14 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("sshfs", "sshfs"),
     ("sftp", "openssh-client"),
     ("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
+    ("openssl", "openssl"),
+    (POSTGRES, "postgresql"),
 ];
+
+/// Stands for the server's programs, whose directory is named after their version.
+const POSTGRES: &str = "initdb";
+/// Where Debian has these.
+const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
 
 /// Directories of programs that are not on every user's `PATH`.
 const SYSTEM: &[&str] = &["/usr/sbin", "/sbin"];
@@ -44,6 +51,9 @@ pub(crate) fn install() -> Result<bool> {
         PROGRAMS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     packages.sort_unstable();
     packages.dedup();
+    if packages.contains(&"postgresql") {
+        keep_cluster_away()?;
+    }
     if !packages.is_empty() && !apt(&packages)? {
         bail!("these packages are missing and could not be installed: {}", packages.join(" "));
     }
@@ -71,6 +81,16 @@ pub(crate) fn tool(program: &str) -> Command {
     command
 }
 
+/// Installing PostgreSQL makes a cluster and starts it, unless it is told not to. The tests make their own.
+fn keep_cluster_away() -> Result<()> {
+    let settings = Path::new("/etc/postgresql-common/createcluster.conf");
+    if let (false, Some(dir)) = (settings.exists(), settings.parent()) {
+        std::fs::create_dir_all(dir)?;
+        std::fs::write(settings, "create_main_cluster = false\nstart_conf = 'manual'\n")?;
+    }
+    Ok(())
+}
+
 fn is_there(program: &str) -> bool {
     find(program).is_some()
 }
@@ -79,6 +99,10 @@ fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let cargo_home = env::var_os("CARGO_HOME").map(|home| Path::new(&home).join("bin"));
     let home = env::var_os("HOME").map(|home| Path::new(&home).join(".cargo/bin"));
+    if program == POSTGRES {
+        let versions = std::fs::read_dir(POSTGRES_VERSIONS).into_iter().flatten().flatten();
+        return versions.map(|version| version.path().join("bin").join(program)).find(|path| path.exists());
+    }
     env::split_paths(&path)
         .chain(SYSTEM.iter().map(Into::into))
         .chain(cargo_home)

@@ -143,7 +143,8 @@ impl Postgres {
         String::from_utf8(output.stdout).unwrap().trim_end_matches('\n').to_owned()
     }
 
-    fn psql(&self, database: &str, sql: &str) -> std::process::Output {
+    /// Runs statements that may fail.
+    pub fn psql(&self, database: &str, sql: &str) -> std::process::Output {
         let mut psql = Command::new(self.bin.join("psql"));
         psql.args([
             "-X",

@@ -196,11 +196,7 @@ impl Run {
     }
 
     /// The next records, up to some commit of the journal; waits a moment for more where there are few.
-    fn gather(
-        &self,
-        reader: &mut Reader,
-        next: &mut Option<Batch>,
-    ) -> Result<Option<(Arc<[Record]>, Cursor)>, ReadError> {
+    fn gather(&self, reader: &mut Reader, next: &mut Option<Batch>) -> Result<Option<Together>, ReadError> {
         let mut read = |reader: &mut Reader| match next.take() {
             Some(batch) => Ok(Some(batch)),
             None => reader.next_batch(),
@@ -222,7 +218,7 @@ impl Run {
                 break;
             }
             cursor = batch.cursor;
-            records.add(batch.records);
+            records.add(&batch.records);
         }
         Ok(Some((records.into(), cursor)))
     }
@@ -250,6 +246,9 @@ fn reader_at(disk: &Arc<dyn Disk>, journal: &std::path::Path, cursor: Cursor) ->
     }
 }
 
+/// Records of one transaction, and where they end.
+type Together = (Arc<[Record]>, Cursor);
+
 /// Records of one commit, shared, or of several, put together.
 enum Gathered {
     One(Arc<[Record]>),
@@ -264,12 +263,12 @@ impl Gathered {
         }
     }
 
-    fn add(&mut self, more: Arc<[Record]>) {
+    fn add(&mut self, more: &[Record]) {
         if let Gathered::One(records) = self {
             *self = Gathered::Many(records.to_vec());
         }
         if let Gathered::Many(records) = self {
-            records.extend_from_slice(&more);
+            records.extend_from_slice(more);
         }
     }
 }

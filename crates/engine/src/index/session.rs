@@ -92,14 +92,14 @@ impl Session {
                 Tls::Off => {
                     config.ssl_mode(SslMode::Disable);
                     let (client, connection) = config.connect(NoTls).await.map_err(IndexError::server("reach"))?;
-                    drop(tokio::spawn(async move { connection.await }));
+                    drop(tokio::spawn(connection));
                     Ok(client)
                 }
                 tls => {
                     config.ssl_mode(SslMode::Require);
                     let tls = MakeRustlsConnect::new(client_tls(tls)?);
                     let (client, connection) = config.connect(tls).await.map_err(IndexError::server("reach"))?;
-                    drop(tokio::spawn(async move { connection.await }));
+                    drop(tokio::spawn(connection));
                     Ok(client)
                 }
             }
@@ -117,7 +117,17 @@ impl Session {
         self.run(&format!(
             "SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}; \
              SET default_transaction_read_only = {read_only}; SET TimeZone = 'UTC'; SET bytea_output = 'hex'"
-        ))
+        ))?;
+        if access == Access::Write {
+            // What a follower asks is found by keys. A plan that was made while the tables were empty must not be kept, nor one
+            // be made by what is not known of them yet. Only a matter of speed: an engine that lacks these does without.
+            for setting in ["plan_cache_mode = force_custom_plan", "enable_seqscan = off", "enable_hashjoin = off"] {
+                if let Err(error) = self.run(&format!("SET {setting}")) {
+                    tracing::debug!(%error, setting, "the server does not know this setting");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Runs statements without parameters.

@@ -92,7 +92,7 @@ impl Index {
     /// The server's.
     pub fn problems(&self) -> Result<u64> {
         let rows = self.session.query("SELECT count(DISTINCT seq) FROM problems WHERE host_id=$1", &[&self.host])?;
-        Ok(rows.first().and_then(|row| super::row::get::<i64>(row, 0)).map_or(0, |count| count.unsigned_abs()))
+        Ok(rows.first().and_then(|row| super::row::get::<i64>(row, 0)).map_or(0, i64::unsigned_abs))
     }
 
     /// Applies the records behind the cursor up to `to`, in one transaction with the cursor's move. `head` is where the
