@@ -66,7 +66,7 @@ pub struct IndexLog {
     pub root: Option<RootName>,
     /// Of what stands or stood at this path of the root; of a directory, with all below it.
     pub path: Option<RelPath>,
-    /// Follow what is at `path` to the names it had before and after.
+    /// Follow what is at `path` to the names it had before and after; of a directory, what was told below this path.
     pub follow: bool,
     /// Not before this moment.
     pub since: Option<Timestamp>,
