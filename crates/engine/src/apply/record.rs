@@ -237,7 +237,7 @@ impl<S: Store> Tree<'_, S> {
         (dir, name): (&[u8], &[u8]),
         facts: Option<&Facts>,
         stamp: Stamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Fault<S::Error>> {
         if let (Some(dir), Some(facts)) = (self.dir(root, dir)?, facts)
             && let Some(known) = self.find(dir, name)?
             && !is_same(&known, facts)

@@ -299,8 +299,9 @@ fn record(row: &Row) -> Option<Record> {
                 None => None,
             };
             let narrow = |column: usize| get::<i64>(row, column).and_then(|number| u32::try_from(number).ok());
-            let by = narrow(23)
-                .map(|pid| Box::new(By { pid, uid: narrow(24), exe: get::<Vec<u8>>(row, 25).map(Into::into) }));
+            let by = narrow(23).map(|pid| {
+                std::sync::Arc::new(By { pid, uid: narrow(24), exe: get::<Vec<u8>>(row, 25).map(Into::into) })
+            });
             Body::Change(Change {
                 op: Op::decode(small(7)?)?,
                 root: root?,
