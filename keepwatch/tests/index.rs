@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use keepwatch_engine::index::{Index, IndexError, IndexSettings, Password, Stop, Tls, Writer};
 use keepwatch_journal::{
-    Body, ChainHash, Change, Config, Cursor, Facts, FileType, JournalId, Op, Record, RelPath, RootName, Seq, Timestamp,
-    Via,
+    Body, ChainHash, Change, Config, Cursor, Evidence, Facts, FileType, JournalId, Op, Record, RelPath, RootName, Seq,
+    Settled, Timestamp, Via,
 };
 use postgres::{Postgres, assert_indexed, digests, host, index_status, lag, originals, wait_indexed};
-use support::{Dice, Keepwatch, Row, bytes, is_change, sh, shake, sized, wait_for, walk};
+use support::{Dice, Keepwatch, Row, bytes, is_change, sh, shake, sized, wait_for};
 
 #[test]
 fn three_hosts_feed_one_database_and_can_be_asked_together() {
@@ -345,6 +345,15 @@ fn what_vanished_before_it_could_be_read_has_no_size() {
     assert_eq!(told, "2\tgone\t\t\n3\td/there\t7\t7\n4\td/there\t\t\n5\tnever seen\t\t");
     let stands = postgres.sql("SELECT path, type, size, inode FROM originals ORDER BY path");
     assert_eq!(stands, "d\tdir\t\t\nd/there\tfile\t7\t7\ngone\t\t\t");
+
+    // What is looked at and found as it is costs no write: a row's xmin is the transaction that wrote it.
+    let writers = "SELECT string_agg(xmin::text, ' ' ORDER BY name) FROM files";
+    let before = postgres.sql(writers);
+    let (root, path) = (RootName::new("tree"), RelPath::new(b"d/there").unwrap());
+    let outdated = Settled { root, path, evidence: Evidence::Quiet, size: 6, mtime_ns: 1, inode: 7 };
+    index.apply(&[record(6, Body::Settled(outdated))], cursor(journal, 6), Seq(6)).unwrap();
+    assert_eq!(postgres.sql(writers), before);
+    assert_eq!(postgres.sql("SELECT count(*) FROM acts WHERE act = 'settled'"), "1");
 }
 
 /// A transaction hangs in the server, its client gives up, another client applies the same records, and then the first
