@@ -133,9 +133,14 @@ fn a_newer_schema_and_a_name_that_is_taken_are_told() {
     assert_indexed(&keepwatch, &postgres, "one", &tree);
     keepwatch.stop();
     // Once the first is gone for good, the other takes its place when it is told to.
+    let first = format!("{rows} WHERE host_id = 1");
+    let before = postgres.sql(&first);
     other.ok(&["replay", "--to", "postgres"]);
     other.start_and_settle();
-    assert_indexed(&other, &postgres, "one", &elsewhere.path().join("one"));
+    wait_indexed(&other);
+    assert_eq!(postgres::originals(&postgres, "one"), walk(&elsewhere.path().join("one")));
+    assert_eq!(postgres.sql("SELECT count(*) FROM hosts"), "2", "the history of the first stays");
+    assert_eq!(postgres.sql(&first), before);
     other.stop();
 }
 

@@ -18,12 +18,12 @@ const FORGET_AT_ONCE: i64 = 50_000;
 /// A replay that is under way.
 pub struct Replay {
     index: Index,
-    name: String,
+    writer: Writer,
 }
 
 impl Replay {
     /// Begins beside what is there. Of the history only what stands behind `from` is written; names are always replayed
-    /// from the beginning. Whatever state directory wrote under this name before, what it wrote will go.
+    /// from the beginning.
     ///
     /// # Errors
     /// [`super::IndexError`], by what can be done about it.
@@ -41,7 +41,7 @@ impl Replay {
         session.execute("UPDATE hosts SET is_loading=true WHERE host_id=$1", &[&host])?;
         session.run("COMMIT")?;
         let cursor = host::cursor(&session, host)?;
-        Ok(Replay { index: Index::at(session, host, cursor, from), name: writer.name.clone() })
+        Ok(Replay { index: Index::at(session, host, cursor, from), writer: writer.clone() })
     }
 
     /// Applies the next records.
@@ -52,8 +52,8 @@ impl Replay {
         self.index.apply(records, to, head)
     }
 
-    /// Puts the new rows in the place of the old ones of the same journal, which then go. Returns how many records have a
-    /// part that was set aside.
+    /// Puts the new rows in the place of the old ones of the same journal, which then go. Where another state directory or
+    /// another journal had the name until now, its history stays. Returns how many records have a part that was set aside.
     ///
     /// # Errors
     /// The server's.
@@ -61,11 +61,18 @@ impl Replay {
         let problems = self.index.problems()?;
         let (session, host) = (self.index.session(), self.index.host());
         session.run("BEGIN")?;
-        let old = hosts(session, "SELECT host_id FROM hosts WHERE name=$1 AND is_current FOR UPDATE", &self.name)?;
-        for old in &old {
+        let Writer { name, identity, journal } = &self.writer;
+        let rows = session.query(
+            "SELECT host_id, identity=$2 AND journal=$3::text::uuid FROM hosts WHERE name=$1 AND is_current FOR UPDATE",
+            &[name, identity, &journal.to_string()],
+        )?;
+        let mut old = Vec::new();
+        for row in &rows {
+            let (host, is_same): (i32, bool) = (get(row, 0).unwrap_or(0), get(row, 1).unwrap_or(false));
             // The cursor's row goes first: whoever follows into the old rows finds none, and looks again.
-            session.execute("DELETE FROM cursors WHERE host_id=$1", &[old])?;
-            session.execute("UPDATE hosts SET is_current=false, is_loading=true WHERE host_id=$1", &[old])?;
+            session.execute("DELETE FROM cursors WHERE host_id=$1", &[&host])?;
+            session.execute("UPDATE hosts SET is_current=false, is_loading=$2 WHERE host_id=$1", &[&host, &is_same])?;
+            old.extend(is_same.then_some(host));
         }
         session.execute("UPDATE hosts SET is_current=true, is_loading=false WHERE host_id=$1", &[&host])?;
         session.run("COMMIT")?;
