@@ -3,6 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
+
 use super::known::{FileId, Known, ROOTS, signed};
 use super::store::{Delta, Fault, Place, Store};
 use crate::model::{Facts, FileType, RootName, Seq};
@@ -17,10 +19,12 @@ const EMPTY_MAX: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     pub(super) roots: HashMap<RootName, i64>,
-    paths: HashMap<i64, HashMap<Box<[u8]>, i64>>,
+    paths: HashMap<i64, HashMap<Box<[u8]>, i64, RandomState>>,
     path_count: usize,
+    /// In which root a directory is.
+    root_of: HashMap<i64, i64, RandomState>,
     /// Some directories that were made lately and into which no name was written since.
-    empty: HashSet<i64>,
+    empty: HashSet<i64, RandomState>,
 }
 
 impl Memory {
@@ -39,6 +43,7 @@ impl Memory {
     pub(super) fn forget_paths(&mut self) {
         self.paths.clear();
         self.path_count = 0;
+        self.root_of.clear();
     }
 
     /// No name was ever written into this directory.
@@ -131,8 +136,18 @@ impl<'m, S: Store> Tree<'m, S> {
         if dir == ROOTS {
             return Ok(());
         }
-        let row = self.dir_row(dir)?.ok_or(Fault::Contradiction("a directory has no row in dirs"))?;
-        self.count_in(row.root, kind, names, bytes);
+        let root = match self.memory.root_of.get(&dir) {
+            Some(root) => *root,
+            None => {
+                let row = self.dir_row(dir)?.ok_or(Fault::Contradiction("a directory has no row in dirs"))?;
+                if self.memory.root_of.len() >= PATHS_MAX {
+                    self.memory.root_of.clear();
+                }
+                self.memory.root_of.insert(dir, row.root);
+                row.root
+            }
+        };
+        self.count_in(root, kind, names, bytes);
         Ok(())
     }
 

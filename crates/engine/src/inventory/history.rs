@@ -44,8 +44,14 @@ pub(super) struct History<'c> {
 }
 
 impl<'c> History<'c> {
-    pub(super) fn new(db: &'c Connection) -> rusqlite::Result<Self> {
-        Ok(History { db, insert: db.prepare_cached(INSERT_CHANGE)?, max_at_ns: running_max(db)? })
+    /// `latest` is the running maximum of `at` so far, where it is known.
+    pub(super) fn new(db: &'c Connection, latest: Option<i64>) -> rusqlite::Result<Self> {
+        let max_at_ns = latest.map_or_else(|| running_max(db), Ok)?;
+        Ok(History { db, insert: db.prepare_cached(INSERT_CHANGE)?, max_at_ns })
+    }
+
+    pub(super) fn max_at_ns(&self) -> i64 {
+        self.max_at_ns
     }
 
     pub(super) fn change(

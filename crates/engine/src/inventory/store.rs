@@ -22,6 +22,10 @@ const UPDATE_VERSION: &str = "UPDATE files SET size=?5, mtime_ns=?6, ctime_ns=?7
 const UPDATE_ALL: &str = "UPDATE files SET file_id=?3, kind=?4, size=?5, mtime_ns=?6, ctime_ns=?7, dev=?8, inode=?9, \
     mode=?10, uid=?11, gid=?12, nlink=?13, target=?14, first_seen_ns=?15, from_seq=?16, version_seq=?17, last_seq=?18, \
     last_change_ns=?19, settled_seq=?20, sha256=?21 WHERE dir_id=?1 AND name=?2";
+const INSERT_PAST: &str =
+    "INSERT INTO past_names (dir_id, name, to_seq, file_id, from_seq, kind) VALUES (?1,?2,?3,?4,?5,?6)";
+const DELETE_NAME: &str = "DELETE FROM files WHERE dir_id=?1 AND name=?2";
+const FIND_DIR: &str = "SELECT root_id, path FROM dirs WHERE dir_id=?1";
 const FIND_NAME: &str = concat!("SELECT ", known_columns!(), " FROM files WHERE dir_id=?1 AND name=?2");
 
 /// Which part of the tree a statement about a sub-tree means: the directories strictly below, and the top itself.
@@ -40,16 +44,33 @@ pub(super) fn is_of_the_row(error: &rusqlite::Error) -> bool {
     matches!(code, Some(ConstraintViolation | TooBig | TypeMismatch))
 }
 
-/// The tables, within one transaction.
+/// The tables, within one transaction. What is asked for every record is at hand: to find a statement by its text costs
+/// as much as to run it.
 pub(super) struct Store<'c> {
     db: &'c Connection,
     find: CachedStatement<'c>,
     insert: CachedStatement<'c>,
+    insert_past: CachedStatement<'c>,
+    delete: CachedStatement<'c>,
+    find_dir: CachedStatement<'c>,
+    update_facts: CachedStatement<'c>,
+    update_version: CachedStatement<'c>,
+    update_all: CachedStatement<'c>,
 }
 
 impl<'c> Store<'c> {
     pub(super) fn new(db: &'c Connection) -> rusqlite::Result<Self> {
-        Ok(Store { db, find: db.prepare_cached(FIND_NAME)?, insert: db.prepare_cached(INSERT_NAME)? })
+        Ok(Store {
+            db,
+            find: db.prepare_cached(FIND_NAME)?,
+            insert: db.prepare_cached(INSERT_NAME)?,
+            insert_past: db.prepare_cached(INSERT_PAST)?,
+            delete: db.prepare_cached(DELETE_NAME)?,
+            find_dir: db.prepare_cached(FIND_DIR)?,
+            update_facts: db.prepare_cached(UPDATE_FACTS)?,
+            update_version: db.prepare_cached(UPDATE_VERSION)?,
+            update_all: db.prepare_cached(UPDATE_ALL)?,
+        })
     }
 }
 
@@ -71,23 +92,20 @@ impl apply::Store for Store<'_> {
         let object = |known: &Known| (known.file_id, known.kind, inode(known), known.first_seen, known.from_seq);
         let version = |known: &Known| (known.version_seq, known.settled_seq);
         let update = match (object(old) == object(known), version(old) == version(known)) {
-            (true, true) => UPDATE_FACTS,
-            (true, false) => UPDATE_VERSION,
-            (false, _) => UPDATE_ALL,
+            (true, true) => &mut self.update_facts,
+            (true, false) => &mut self.update_version,
+            (false, _) => &mut self.update_all,
         };
-        let mut update = self.db.prepare_cached(update)?;
-        bind_name(&mut update, dir, name, known)?;
+        bind_name(update, dir, name, known)?;
         update.raw_execute()?;
         Ok(())
     }
 
     fn lift(&mut self, dir: i64, name: &[u8], known: &Known, seq: Seq) -> rusqlite::Result<()> {
-        let mut past = self.db.prepare_cached(
-            "INSERT INTO past_names (dir_id, name, to_seq, file_id, from_seq, kind) VALUES (?1,?2,?3,?4,?5,?6)",
-        )?;
         let kind = known.kind.map(Code::code);
-        past.execute(params![dir, name, signed(seq.0), known.file_id.0, signed(known.from_seq.0), kind])?;
-        self.db.prepare_cached("DELETE FROM files WHERE dir_id=?1 AND name=?2")?.execute(params![dir, name])?;
+        let past = params![dir, name, signed(seq.0), known.file_id.0, signed(known.from_seq.0), kind];
+        self.insert_past.execute(past)?;
+        self.delete.execute(params![dir, name])?;
         Ok(())
     }
 
@@ -137,8 +155,7 @@ impl apply::Store for Store<'_> {
     }
 
     fn dir(&mut self, id: i64) -> rusqlite::Result<Option<Dir>> {
-        let mut find = self.db.prepare_cached("SELECT root_id, path FROM dirs WHERE dir_id=?1")?;
-        find.query_row([id], |row| Ok(Dir { id, root: row.get(0)?, path: row.get(1)? })).optional()
+        self.find_dir.query_row([id], |row| Ok(Dir { id, root: row.get(0)?, path: row.get(1)? })).optional()
     }
 
     fn insert_dir(&mut self, dir: &NewDir<'_>) -> rusqlite::Result<()> {

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use foldhash::fast::RandomState;
+use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::acts;
@@ -26,6 +27,8 @@ pub struct Inventory {
     path: PathBuf,
     db: Connection,
     memory: Memory,
+    /// The running maximum of `at` after the last batch.
+    latest: Option<i64>,
 }
 
 /// What a batch did.
@@ -46,7 +49,7 @@ impl Inventory {
     /// [`InventoryError::Older`] asks for a rebuild; the other kinds say what a person has to do.
     pub fn open(path: &Path, host: &Host) -> Result<Self> {
         let db = schema::open_writer(path, host)?;
-        Ok(Inventory { path: path.to_owned(), db, memory: Memory::default() })
+        Ok(Inventory { path: path.to_owned(), db, memory: Memory::default(), latest: None })
     }
 
     /// How far the journal was applied; `None` before the first batch.
@@ -84,19 +87,21 @@ impl Inventory {
         if new.is_empty() {
             return Ok(Applied { skipped, ..Applied::default() });
         }
-        let Inventory { path, db, memory } = self;
+        let Inventory { path, db, memory, latest } = self;
+        let known = latest.take();
         let outcome: rusqlite::Result<Applied> = (|| {
             let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut batch = Batch::new(&tx, memory)?;
+            let mut batch = Batch::new(&tx, memory, known)?;
             for record in new {
                 batch.record(record)?;
             }
-            let problems = batch.finish()?;
+            let (problems, max_at_ns) = batch.finish()?;
             let mut cursor =
                 tx.prepare_cached("UPDATE cursors SET journal=?1, seq=?2, hash=?3 WHERE follower='inventory'")?;
             cursor.execute(params![&to.journal.0.as_bytes()[..], signed(to.seq.0), &to.hash.0[..]])?;
             drop(cursor);
             tx.commit()?;
+            *latest = Some(max_at_ns);
             Ok(Applied { records: new.len() as u64, skipped, problems })
         })();
         if outcome.is_err() {
@@ -166,20 +171,24 @@ struct Batch<'c, 'r> {
     tree: Tree<'c>,
     history: History<'c>,
     waiting: Vec<Waiting<'r>>,
-    keys: HashSet<(i64, &'r [u8])>,
+    keys: HashSet<(i64, &'r [u8]), RandomState>,
+    savepoint: CachedStatement<'c>,
+    release: CachedStatement<'c>,
     halves: Halves<'r>,
     problems: u64,
 }
 
 impl<'c, 'r> Batch<'c, 'r> {
-    fn new(db: &'c Connection, memory: &'c mut Memory) -> rusqlite::Result<Self> {
-        let (tree, history) = (Tree::new(Store::new(db)?, memory), History::new(db)?);
+    fn new(db: &'c Connection, memory: &'c mut Memory, latest: Option<i64>) -> rusqlite::Result<Self> {
+        let (tree, history) = (Tree::new(Store::new(db)?, memory), History::new(db, latest)?);
         Ok(Batch {
             db,
             tree,
             history,
             waiting: Vec::new(),
-            keys: HashSet::new(),
+            keys: HashSet::default(),
+            savepoint: db.prepare_cached("SAVEPOINT part")?,
+            release: db.prepare_cached("RELEASE part")?,
             halves: Halves::default(),
             problems: 0,
         })
@@ -306,10 +315,10 @@ impl<'c, 'r> Batch<'c, 'r> {
         record: &Record,
         part: impl FnOnce(&mut Tree<'c>) -> std::result::Result<Option<FileId>, Fault>,
     ) -> rusqlite::Result<Option<FileId>> {
-        self.db.prepare_cached("SAVEPOINT part")?.execute([])?;
+        self.savepoint.execute([])?;
         match part(&mut self.tree) {
             Ok(file) => {
-                self.db.prepare_cached("RELEASE part")?.execute([])?;
+                self.release.execute([])?;
                 self.tree.settle_counts();
                 Ok(file)
             }
@@ -346,9 +355,10 @@ impl<'c, 'r> Batch<'c, 'r> {
         })
     }
 
-    fn finish(mut self) -> rusqlite::Result<u64> {
+    /// How many records had a problem, and the running maximum of `at`.
+    fn finish(mut self) -> rusqlite::Result<(u64, i64)> {
         self.write_waiting()?;
         self.tree.write_counts()?;
-        Ok(self.problems)
+        Ok((self.problems, self.history.max_at_ns()))
     }
 }
