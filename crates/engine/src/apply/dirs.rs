@@ -195,8 +195,8 @@ pub(super) fn is_within(path: &[u8], dir: &[u8]) -> bool {
 /// The range of paths strictly below a directory: from its path and `/` up to its path and `0`, the next byte.
 pub(crate) fn below(dir: &[u8]) -> (Vec<u8>, Vec<u8>) {
     if dir.is_empty() {
-        // No path is empty, none holds a NUL, and no first name is as long as PATH_MAX.
-        return (vec![1], vec![255; 4096]);
+        // No path is empty, a name that is set aside begins with a NUL, and no first name is as long as PATH_MAX.
+        return (vec![0], vec![255; 4096]);
     }
     ([dir, b"/"].concat(), [dir, b"0"].concat())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use keepwatch_journal::{Disk, ReadError, Reader, Tail};
+use keepwatch_journal::{Batch, Disk, ReadError, Reader, Record, Tail};
 
 use crate::daemon::progress::Progress;
 use crate::inventory::{Inventory, InventoryError};
@@ -17,6 +17,13 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const REST_WAIT: Duration = Duration::from_secs(1);
 /// Without anything to do it waits this long at once; the journal's end wakes it.
 const WAIT_MAX: Duration = Duration::from_secs(3600 * 24);
+
+/// Records that are applied in one transaction if they are there, in whole batches.
+const TOGETHER_MAX: usize = 8_192;
+/// After so many records at once more are likely to come, and are left to gather for [`GATHER`]: every transaction writes
+/// the ends of all tables and indexes anew.
+const BUSY_MIN: usize = 64;
+const GATHER: Duration = Duration::from_millis(25);
 
 /// What it takes to follow.
 pub struct Follower {
@@ -69,9 +76,15 @@ impl Follower {
         let (disk, tail) = (Arc::clone(&self.disk), Arc::clone(&self.tail));
         let mut reader = Reader::follow(disk, &self.journal, tail, self.inventory.cursor()?)?;
         loop {
-            while let Some(batch) = reader.next_batch()? {
-                self.inventory.apply(&batch.records, batch.cursor)?;
-                self.progress.advance(batch.cursor.seq);
+            while let Some(batches) = next_batches(&mut reader)? {
+                let parts: Vec<&[Record]> = batches.iter().map(|batch| &*batch.records).collect();
+                let Some(to) = batches.last().map(|batch| batch.cursor) else { break };
+                let records: usize = parts.iter().map(|part| part.len()).sum();
+                self.inventory.apply_parts(&parts, to)?;
+                self.progress.advance(to.seq);
+                if (BUSY_MIN..TOGETHER_MAX).contains(&records) && !self.stop.load(Ordering::Acquire) {
+                    self.progress.gather(GATHER);
+                }
             }
             if self.stop.load(Ordering::Acquire) && self.progress.applied() >= self.tail.head().seq {
                 return Ok(());
@@ -98,4 +111,17 @@ impl Follower {
         }
         false
     }
+}
+
+/// The batches that are there, up to [`TOGETHER_MAX`] records; `None`: there is none.
+fn next_batches(reader: &mut Reader) -> Result<Option<Vec<Batch>>, ReadError> {
+    let mut batches = Vec::new();
+    let mut records = 0;
+    while records < TOGETHER_MAX
+        && let Some(batch) = reader.next_batch()?
+    {
+        records += batch.records.len();
+        batches.push(batch);
+    }
+    Ok((!batches.is_empty()).then_some(batches))
 }

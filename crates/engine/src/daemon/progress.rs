@@ -12,12 +12,16 @@ pub struct Progress {
     applied: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
+    /// Somebody waits.
+    wanted: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     trouble: Option<String>,
     ended: bool,
+    /// How many wait.
+    waiting: usize,
 }
 
 impl Progress {
@@ -63,15 +67,25 @@ impl Progress {
     pub fn wait_for(&self, seq: Seq, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
+        state.waiting += 1;
+        self.wanted.notify_all();
+        let is_there = loop {
             if self.applied() >= seq {
-                return true;
+                break true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if state.trouble.is_some() || state.ended || left.is_zero() {
-                return false;
+                break false;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        };
+        state.waiting -= 1;
+        is_there
+    }
+
+    /// Lets time pass, for more to gather, unless somebody waits.
+    pub fn gather(&self, time: Duration) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.wanted.wait_timeout_while(state, time, |state| state.waiting == 0);
     }
 }

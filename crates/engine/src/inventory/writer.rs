@@ -83,16 +83,26 @@ impl Inventory {
     /// [`InventoryError::Forked`] and [`InventoryError::Discontinuous`] before anything is touched; SQLite's where the disk,
     /// not a record, is at fault. After an error nothing of the batch was applied.
     pub fn apply(&mut self, records: &[Record], to: Cursor) -> Result<Applied> {
-        let (new, skipped) = self.continues(records, &to)?;
-        if new.is_empty() {
-            return Ok(Applied { skipped, ..Applied::default() });
+        self.apply_parts(&[records], to)
+    }
+
+    /// The same with records that lie in several pieces.
+    ///
+    /// # Errors
+    /// As [`Inventory::apply`].
+    pub fn apply_parts(&mut self, parts: &[&[Record]], to: Cursor) -> Result<Applied> {
+        let skipped = self.continues(parts, &to)?;
+        let new = || parts.iter().copied().flatten().skip(skipped);
+        let records = new().count() as u64;
+        if records == 0 {
+            return Ok(Applied { skipped: skipped as u64, ..Applied::default() });
         }
         let Inventory { path, db, memory, latest } = self;
         let known = latest.take();
         let outcome: rusqlite::Result<Applied> = (|| {
             let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut batch = Batch::new(&tx, memory, known)?;
-            for record in new {
+            for record in new() {
                 batch.record(record)?;
             }
             let (problems, max_at_ns) = batch.finish()?;
@@ -102,7 +112,7 @@ impl Inventory {
             drop(cursor);
             tx.commit()?;
             *latest = Some(max_at_ns);
-            Ok(Applied { records: new.len() as u64, skipped, problems })
+            Ok(Applied { records, skipped: skipped as u64, problems })
         })();
         if outcome.is_err() {
             memory.forget();
@@ -110,8 +120,8 @@ impl Inventory {
         outcome.map_err(InventoryError::sqlite(path, "write"))
     }
 
-    /// The records behind the cursor, and how many stand before them.
-    fn continues<'r>(&self, records: &'r [Record], to: &Cursor) -> Result<(&'r [Record], u64)> {
+    /// How many records stand before the cursor; the rest must continue there.
+    fn continues(&self, parts: &[&[Record]], to: &Cursor) -> Result<usize> {
         let cursor = self.cursor()?;
         let ours = cursor.map_or(Seq::ZERO, |cursor| cursor.seq);
         if let Some(cursor) = cursor
@@ -123,16 +133,16 @@ impl Inventory {
                 theirs: Box::new(*to),
             });
         }
-        let skipped = records.partition_point(|record| record.seq <= ours);
-        let new = &records[skipped..];
-        if to.seq > ours || !new.is_empty() {
-            let found = new.iter().map(|record| record.seq).chain([to.seq.next()]);
+        let seqs = || parts.iter().copied().flatten().map(|record| record.seq);
+        let skipped = seqs().take_while(|seq| *seq <= ours).count();
+        if to.seq > ours || seqs().nth(skipped).is_some() {
+            let found = seqs().skip(skipped).chain([to.seq.next()]);
             let expected = (ours.0 + 1..).map(Seq);
             if let Some((expected, found)) = expected.zip(found).find(|(expected, found)| expected != found) {
                 return Err(InventoryError::Discontinuous { path: self.path.clone(), expected, found });
             }
         }
-        Ok((new, skipped as u64))
+        Ok(skipped)
     }
 
     /// Copies the WAL back and closes, so that the database is one file.
