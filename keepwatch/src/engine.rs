@@ -156,7 +156,7 @@ impl From<EpochError> for CommandError {
 impl From<OpenError> for CommandError {
     fn from(error: OpenError) -> Self {
         let kind = match &error {
-            OpenError::Damaged { .. } | OpenError::Forked { .. } => Kind::Findings,
+            OpenError::Damaged { .. } | OpenError::Forked { .. } | OpenError::Missing { .. } => Kind::Findings,
             OpenError::Newer { .. } => Kind::Usage,
             OpenError::Disk(_) => Kind::Failed,
         };

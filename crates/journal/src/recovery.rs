@@ -76,6 +76,14 @@ pub enum OpenError {
         /// What it should hold.
         cursor: Cursor,
     },
+    /// There is none, though somebody has followed one here.
+    #[error("there is no journal in {}, and one there held {cursor}", dir.display())]
+    Missing {
+        /// Where it should be.
+        dir: PathBuf,
+        /// What it should hold.
+        cursor: Cursor,
+    },
     /// A later version wrote it.
     #[error("{} has journal format {format}, and this version knows only {}; use a newer keepwatch", file.display(), crate::format::FORMAT)]
     Newer {

@@ -95,7 +95,7 @@ impl Writer {
     /// Opens the journal in `dir` (its parent exists), or begins one; `at` is the time now.
     ///
     /// # Errors
-    /// [`OpenError::Damaged`], [`OpenError::Newer`] and [`OpenError::Forked`], with nothing changed; [`OpenError::Disk`].
+    /// [`OpenError::Damaged`], [`OpenError::Newer`], [`OpenError::Forked`] and [`OpenError::Missing`], with nothing changed; [`OpenError::Disk`].
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -103,6 +103,11 @@ impl Writer {
         options: WriterOptions,
     ) -> Result<(Writer, Recovery), OpenError> {
         let place = Place { disk, dir: dir.to_owned() };
+        if let Some(cursor) = options.holds
+            && place.disk.list(dir).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        {
+            return Err(OpenError::Missing { dir: dir.to_owned(), cursor });
+        }
         place.disk.create_dir(dir).during("create", dir)?;
         if let Some(parent) = dir.parent() {
             place.disk.sync_dir(parent).during("sync", parent)?;

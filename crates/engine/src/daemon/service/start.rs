@@ -53,15 +53,14 @@ pub enum StartError {
     Inventory(#[from] InventoryError),
     /// The inventory does not fit the journal.
     #[error(
-        "the inventory and the journal in {state} do not belong together: the journal does not hold record {cursor}, which \
-         the inventory has; run `keepwatch replay --to inventory` \
+        "the inventory and the journal in {state} do not belong together: {why}; run `keepwatch replay --to inventory` \
          to rebuild the inventory from the journal, or `keepwatch init --new-epoch` if the journal is the older one"
     )]
     Forked {
         /// The state directory.
         state: std::path::PathBuf,
-        /// What the inventory has.
-        cursor: Cursor,
+        /// What does not fit.
+        why: String,
     },
     /// The inventory could not be rebuilt.
     #[error("cannot rebuild the inventory: {0}")]
@@ -304,8 +303,15 @@ fn followed(state: &StateDir) -> Option<Cursor> {
 
 /// That the journal lacks what the inventory has is told of as a matter between the two.
 fn journal_error(state: &StateDir, error: OpenError) -> StartError {
+    let state = state.path().to_owned();
     match error {
-        OpenError::Forked { cursor, .. } => StartError::Forked { state: state.path().to_owned(), cursor },
+        OpenError::Forked { cursor, .. } => {
+            let why = format!("the journal does not hold record {cursor}, which the inventory has");
+            StartError::Forked { state, why }
+        }
+        OpenError::Missing { cursor, .. } => {
+            StartError::Forked { state, why: format!("there is no journal, and the inventory has record {cursor}") }
+        }
         error => error.into(),
     }
 }
