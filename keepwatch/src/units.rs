@@ -18,6 +18,16 @@ impl fmt::Display for BadQuantity {
 
 impl std::error::Error for BadQuantity {}
 
+/// How many of something: `1 file`, `2 files`, `2 directories`.
+#[must_use]
+pub fn count(number: u64, one: &str) -> String {
+    match (number, one.strip_suffix('y')) {
+        (1, _) => format!("1 {one}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {one}s"),
+    }
+}
+
 /// Units of a duration, the largest first, in milliseconds.
 const DURATION_UNITS: [(&str, u64); 6] =
     [("w", 7 * 86_400_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];

@@ -9,6 +9,7 @@ use super::Context;
 use crate::engine;
 use crate::error::{CommandError, Outcome};
 use crate::show::safe::Safe;
+use crate::units::count;
 
 /// Flags of `keepwatch journal`.
 #[derive(Debug, clap::Args)]
@@ -102,7 +103,7 @@ fn check(args: &VerifyArgs, dir: &std::path::Path, context: &Context) -> Result<
             return Ok(());
         }
         let verdict = if sound { "the chain is sound" } else { "the chain does NOT verify" };
-        write!(out, "{verdict}: {} records in {} files", report.records, report.files)?;
+        write!(out, "{verdict}: {} in {}", count(report.records, "record"), count(report.files, "file"))?;
         match report.head {
             Some(head) => writeln!(out, ", head {head}"),
             None => writeln!(out),

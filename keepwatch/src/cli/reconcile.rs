@@ -21,6 +21,7 @@ use crate::logging::{self, Talk};
 use crate::service::Reconciled;
 use crate::show::log::{Line, write_json};
 use crate::show::safe::Safe;
+use crate::units::count;
 
 /// Flags of `keepwatch reconcile`.
 #[derive(Debug, clap::Args)]
@@ -118,12 +119,12 @@ fn report(args: &Args, settings: &Settings, context: &Context, sum: Reconciled) 
         if context.globals.quiet {
             return Ok(());
         }
-        write!(out, "{} objects looked at, {found} changes found and journaled", sum.scanned)?;
+        write!(out, "{} looked at, {} found and journaled", count(sum.scanned, "object"), count(found, "change"))?;
         if sum.failed > 0 {
             write!(out, ", {} could not be read (see `keepwatch status`)", sum.failed)?;
         }
         if sum.absent > 0 {
-            write!(out, ", {} roots are absent", sum.absent)?;
+            write!(out, ", {} absent", count(sum.absent, "root"))?;
         }
         writeln!(out)
     })?;

@@ -11,6 +11,7 @@ use crate::config::Settings;
 use crate::engine;
 use crate::error::{CommandError, Outcome};
 use crate::logging::{self, Talk};
+use crate::units::count;
 
 /// Flags of `keepwatch replay`.
 #[derive(Debug, clap::Args)]
@@ -59,7 +60,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         if context.globals.quiet {
             return Ok(());
         }
-        writeln!(out, "the inventory was rebuilt from {seq} records")
+        writeln!(out, "the inventory was rebuilt from {}", count(seq, "record"))
     })?;
     Ok(Outcome::Fine)
 }

@@ -20,6 +20,7 @@ use crate::service::Running;
 use crate::show::safe::Safe;
 use crate::signals::{self, Wish};
 use crate::systemd;
+use crate::units;
 
 /// Flags of `keepwatch run`.
 #[derive(Debug, clap::Args)]
@@ -191,7 +192,7 @@ impl Service {
         self.handle.wait_ready();
         let count = settings.roots.len();
         let host = self.handle.host();
-        systemd::ready(&format!("watching {count} roots as {host}"));
+        systemd::ready(&format!("watching {} as {host}", units::count(count as u64, "root")));
         tracing::info!(host, roots = count, state_dir = %settings.state_dir.display(), "watching");
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::safe::Safe;
 use crate::error::CommandError;
-use crate::units::human_size;
+use crate::units::{count, human_size};
 
 /// How everything is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,7 +209,7 @@ impl Status {
         writeln!(f, "\njournal {}", journal.id)?;
         write!(f, "  seq {}, {}", journal.seq, human_size(journal.bytes))?;
         if journal.pending > 0 {
-            write!(f, ", {} records waiting to be written", journal.pending)?;
+            write!(f, ", {} waiting to be written", count(journal.pending, "record"))?;
         }
         writeln!(f, "\n  head {}", journal.hash)?;
         for follower in &self.followers {
@@ -217,7 +217,7 @@ impl Status {
             match (&follower.stopped, follower.lag_records) {
                 (Some(reason), _) => writeln!(f, ", stopped: {}", Safe::text(reason))?,
                 (None, 0) => writeln!(f, ", up to date")?,
-                (None, behind) => writeln!(f, ", {behind} records and {} behind", age(follower.lag_s))?,
+                (None, behind) => writeln!(f, ", {} and {} behind", count(behind, "record"), age(follower.lag_s))?,
             }
         }
         Ok(())
@@ -231,7 +231,8 @@ impl fmt::Display for Root {
         if !self.method.is_empty() {
             write!(f, " by {}", self.method)?;
         }
-        writeln!(f, ", {} files in {} directories, {}", self.files, self.dirs, human_size(self.bytes))?;
+        let (files, dirs) = (count(self.files, "file"), count(self.dirs, "directory"));
+        writeln!(f, ", {files} in {dirs}, {}", human_size(self.bytes))?;
         for blind in &self.blind_to {
             writeln!(f, "  cannot see: {}", Safe::text(blind))?;
         }
@@ -239,7 +240,7 @@ impl fmt::Display for Root {
             writeln!(f, "  gaps not scanned yet: {}", self.open_gaps)?;
         }
         if self.open_long > 0 {
-            writeln!(f, "  held open for long: {} files", self.open_long)?;
+            writeln!(f, "  held open for long: {}", count(self.open_long, "file"))?;
         }
         Ok(())
     }
