@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use keepwatch_engine::daemon::service::{self as engine, Command};
 use keepwatch_journal::{RootName, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ use crate::signals::Wish;
 
 /// How long a running service may take to say how it is.
 const STATUS_MAX: Duration = Duration::from_secs(15);
+/// How often it is told how far a scan has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a reconciliation came to, on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +44,64 @@ impl From<engine::Reconciled> for Reconciled {
         let engine::Reconciled { from, to, scanned, found, failed, absent } = sum;
         Reconciled { from: from.0, to: to.0, scanned, found, failed, absent }
     }
+}
+
+/// How far a scan has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scan {
+    /// Objects looked at.
+    pub looked: u64,
+    /// How many there were when the roots were scanned last; 0 where they never were.
+    pub known: u64,
+}
+
+/// Has the engine reconcile, and tells twice a second how far it has come.
+///
+/// # Errors
+/// If the engine ends first.
+pub fn reconcile(
+    engine: &crossbeam_channel::Sender<Command>,
+    root: Option<&RootName>,
+    mut progress: impl FnMut(Scan),
+) -> Result<Result<engine::Reconciled, String>, CommandError> {
+    let (done, result) = crossbeam_channel::bounded(1);
+    engine.send(Command::Reconcile { root: root.cloned(), done }).map_err(|_| gone())?;
+    wait_reconciled(engine, root, &result, &mut progress)
+}
+
+/// The same for a reconciliation that was asked for already.
+///
+/// # Errors
+/// If the engine ends first.
+pub fn wait_reconciled(
+    engine: &crossbeam_channel::Sender<Command>,
+    root: Option<&RootName>,
+    result: &crossbeam_channel::Receiver<Result<engine::Reconciled, String>>,
+    progress: &mut dyn FnMut(Scan),
+) -> Result<Result<engine::Reconciled, String>, CommandError> {
+    loop {
+        match result.recv_timeout(PROGRESS_INTERVAL) {
+            Ok(result) => return Ok(result),
+            Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        if engine.try_send(Command::Status(answer)).is_ok()
+            && let Ok(status) = answered.recv_timeout(STATUS_MAX)
+        {
+            let of_it = |status: &&engine::RootStatus| root.is_none_or(|root| root.as_str() == status.name);
+            let mut scan = Scan::default();
+            for root in status.roots.iter().filter(of_it) {
+                scan.looked += root.looked.unwrap_or_default();
+                scan.known += root.last_scanned;
+            }
+            progress(scan);
+        }
+    }
+}
+
+fn gone() -> CommandError {
+    CommandError::unreachable("the service is ending")
 }
 
 /// The handler of a running service. A reload puts another engine behind it.
@@ -67,13 +128,16 @@ impl Running {
         *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = engine;
     }
 
+    fn engine(&self) -> crossbeam_channel::Sender<Command> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn ask<A>(
         &self,
         patience: Option<Duration>,
         command: impl FnOnce(crossbeam_channel::Sender<A>) -> Command,
     ) -> Result<A, CommandError> {
-        let gone = || CommandError::unreachable("the service is ending");
-        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let engine = self.engine();
         let (answer, answered) = crossbeam_channel::bounded(1);
         engine.send(command(answer)).map_err(|_| gone())?;
         match patience {
@@ -101,7 +165,7 @@ impl Handler for Running {
     fn handle(
         &self,
         request: Request,
-        _progress: &mut dyn FnMut(Value) -> io::Result<()>,
+        progress: &mut dyn FnMut(Value) -> io::Result<()>,
     ) -> Result<Value, CommandError> {
         match request {
             Request::Status {} => self.status(),
@@ -111,7 +175,11 @@ impl Handler for Running {
             },
             Request::Reconcile { root } => {
                 let root = root.map(RootName::new);
-                match self.ask(None, |done| Command::Reconcile { root, done })? {
+                let engine = self.engine();
+                match reconcile(&engine, root.as_ref(), |scan| {
+                    // A client that has gone needs no progress; what it asked for is done all the same.
+                    let _ = serde_json::to_value(scan).map(&mut *progress);
+                })? {
                     Ok(sum) => serde_json::to_value(Reconciled::from(sum))
                         .map_err(|error| CommandError::failed(error.to_string())),
                     Err(why) => Err(CommandError::usage(why)),

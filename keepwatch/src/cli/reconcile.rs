@@ -18,8 +18,9 @@ use crate::control::client::Client;
 use crate::engine;
 use crate::error::{CommandError, Kind, Outcome};
 use crate::logging::{self, Talk};
-use crate::service::Reconciled;
+use crate::service::{Reconciled, wait_reconciled};
 use crate::show::log::{Line, write_json};
+use crate::show::progress::ScanBar;
 use crate::show::safe::Safe;
 use crate::units::count;
 
@@ -55,15 +56,20 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     }
     // A running service knows its own roots, which may have been named by flags.
     let request = Request::Reconcile { root: args.root.clone() };
-    let sum = match Client::new(&settings.state_dir).call(&request, |_| Ok(())) {
+    let bar = ScanBar::new(context.globals.quiet);
+    let sum = match Client::new(&settings.state_dir).call(&request, |data| {
+        bar.show(serde_json::from_value(data).unwrap_or_default());
+        Ok(())
+    }) {
         Ok(answer) => serde_json::from_value(answer)
             .map_err(|error| CommandError::failed(format!("the service's answer cannot be understood: {error}")))?,
         Err(error) if error.kind == Kind::Unreachable => {
             check_roots(args, &settings)?;
-            alone(args, &settings)?
+            alone(args, &settings, &bar)?
         }
         Err(error) => return Err(error),
     };
+    bar.end();
     let found = report(args, &settings, context, sum)?;
     match (sum.failed + sum.absent, found) {
         (0, 0) => Ok(Outcome::Fine),
@@ -88,10 +94,10 @@ fn check_roots(args: &Args, settings: &Settings) -> Result<(), CommandError> {
 }
 
 /// Without a service: take the state directory and do it.
-fn alone(args: &Args, settings: &Settings) -> Result<Reconciled, CommandError> {
+fn alone(args: &Args, settings: &Settings, bar: &ScanBar) -> Result<Reconciled, CommandError> {
     let root = args.root.as_deref().map(RootName::new);
-    let (handle, result) = reconcile_once(engine::settings(settings), root)?;
-    let sum = result.recv().ok();
+    let (handle, result) = reconcile_once(engine::settings(settings), root.clone())?;
+    let sum = wait_reconciled(&handle.commands(), root.as_ref(), &result, &mut |scan| bar.show(scan)).ok();
     handle.join().map_err(|error| CommandError::failed(engine::with_sources(&error)))?;
     match sum {
         Some(Ok(sum)) => Ok(sum.into()),

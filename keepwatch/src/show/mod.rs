@@ -2,5 +2,6 @@
 
 pub mod log;
 pub mod ls;
+pub mod progress;
 pub mod safe;
 pub mod status;

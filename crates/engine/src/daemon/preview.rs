@@ -60,6 +60,7 @@ pub fn preview(
         doubt_empty: true,
         silent: false,
         threads: settings.scan_threads,
+        looked: Arc::default(),
     };
     let (tell, heard) = bounded(MESSAGES_MAX);
     let inventory = Arc::new(inventory_of(&settings.state_dir));

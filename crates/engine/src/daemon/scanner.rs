@@ -54,6 +54,8 @@ pub struct Job {
     pub silent: bool,
     /// Threads.
     pub threads: NonZeroUsize,
+    /// Counts the objects that were looked at so far.
+    pub looked: Arc<AtomicU64>,
 }
 
 /// What a scan says.
@@ -232,6 +234,7 @@ impl Visitor for Comparer<'_> {
 
     fn entries(&self, dir: &OpenDir<'_>, token: &mut Token, chunk: &Chunk<'_>, descend: &mut Descend<Token>) {
         let base = self.base();
+        self.job.looked.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         if !chunk.whole() {
             token.chunked = true;
         }

@@ -179,6 +179,7 @@ impl Service {
             left_out: self.sequencer.roots[index].left_out,
             gap: root.gap.as_ref().map(|gap| gap.seq.0),
             gap_reason: root.gap.as_ref().map(|gap| gap.reason.as_str().to_owned()),
+            looked: self.scans.looked(root.no),
             last_scan: scan.map(|scan| scan.at.to_string()),
             last_scanned: scan.map_or(0, |scan| scan.scanned),
             last_found: scan.map_or(0, |scan| scan.found),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,7 @@ struct Running {
     /// The root's scan as a whole, not of a directory below it.
     full: bool,
     began: Instant,
+    looked: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -86,6 +87,12 @@ impl Scans {
 
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// How many objects the running scan of this root has looked at.
+    pub(super) fn looked(&self, root: RootNo) -> Option<u64> {
+        let running = self.running.as_ref().filter(|running| running.root == root)?;
+        Some(running.looked.load(Ordering::Relaxed))
     }
 
     pub(super) fn is_scanning(&self, root: RootNo) -> bool {
@@ -221,7 +228,9 @@ impl Service {
             doubt_empty,
             silent: full && self.mode == Mode::Look,
             threads: self.settings.scan_threads,
+            looked: Arc::default(),
         };
+        let looked = Arc::clone(&job.looked);
         let cancel = Arc::new(AtomicBool::new(false));
         let (flag, tell, progress) = (Arc::clone(&cancel), self.scans.tell.clone(), Arc::clone(&self.progress));
         let inventory = self.scans.inventory.clone();
@@ -232,7 +241,8 @@ impl Service {
         match thread {
             Ok(thread) => {
                 self.sequencer.set_scanning(true);
-                self.scans.running = Some(Running { no, root, at, cancel, full, began: self.clock.instant(), thread });
+                self.scans.running =
+                    Some(Running { no, root, at, cancel, full, began: self.clock.instant(), looked, thread });
             }
             Err(error) => {
                 tracing::error!(error = %error, "no thread to scan with; trying again");

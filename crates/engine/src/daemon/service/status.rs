@@ -62,6 +62,8 @@ pub struct RootStatus {
     pub gap: Option<u64>,
     /// Why there is one.
     pub gap_reason: Option<String>,
+    /// Objects that the running scan has looked at so far.
+    pub looked: Option<u64>,
     /// When the last full scan ended, RFC 3339.
     pub last_scan: Option<String>,
     /// Objects it looked at.

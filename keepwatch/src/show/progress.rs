@@ -1,0 +1,46 @@
+//! Progress on a terminal; where there is none, nothing.
+
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::service::Scan;
+
+/// How far a scan has come: a bar if it is known how much there is, else a count.
+pub struct ScanBar(ProgressBar);
+
+impl ScanBar {
+    /// A bar on stderr. It shows nothing before the first [`ScanBar::show`], without a terminal, and if `quiet`.
+    #[must_use]
+    pub fn new(quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(style("{spinner} {msg} in {elapsed}"));
+        ScanBar(bar)
+    }
+
+    /// Shows where the scan is now.
+    pub fn show(&self, scan: Scan) {
+        if scan.looked == 0 {
+            // Between two scans, or while what was found is applied.
+            return;
+        }
+        if scan.known > 0 && self.0.length().is_none() {
+            self.0.set_style(style("{bar:32} {msg} in {elapsed}, {eta} to go"));
+        }
+        if scan.known > 0 {
+            self.0.set_length(scan.known.max(scan.looked));
+        }
+        self.0.set_message(format!("{} objects looked at", HumanCount(scan.looked)));
+        self.0.set_position(scan.looked);
+        self.0.tick();
+    }
+
+    /// Takes it away.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // A template of ours that cannot be parsed would only cost the bar its looks.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
