@@ -121,7 +121,13 @@ impl Session {
         if access == Access::Write {
             // What a follower asks is found by keys. A plan that was made while the tables were empty must not be kept, nor one
             // be made by what is not known of them yet. Only a matter of speed: an engine that lacks these does without.
-            for setting in ["plan_cache_mode = force_custom_plan", "enable_seqscan = off", "enable_hashjoin = off"] {
+            // A merge of what is asked with the table would read and sort all that the host has for each batch.
+            for setting in [
+                "plan_cache_mode = force_custom_plan",
+                "enable_seqscan = off",
+                "enable_hashjoin = off",
+                "enable_mergejoin = off",
+            ] {
                 if let Err(error) = self.run(&format!("SET {setting}")) {
                     tracing::debug!(%error, setting, "the server does not know this setting");
                 }

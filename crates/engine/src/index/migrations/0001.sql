@@ -72,6 +72,8 @@ CREATE TABLE dir_names (
 
 -- Live names of every kind of object, directories too, in the directory that holds them (the roots in directory 0).
 -- name_text is there only where name is no text. ext is what stands behind the last dot of a file's name, in small letters.
+-- Every new version settles a little later, which writes its row again and no indexed column: half of each page is left free
+-- for that, so that the new row stays in its page and no index is written (HOT). The free half would be needed anyway.
 CREATE TABLE files (
   host_id        integer  NOT NULL,
   kind           smallint,
@@ -98,7 +100,7 @@ CREATE TABLE files (
   target         bytea,
   sha256         bytea,
   PRIMARY KEY (host_id, dir_id, name)
-);
+) WITH (fillfactor = 50);
 CREATE INDEX files_inode ON files (host_id, inode);
 CREATE INDEX files_ext ON files (host_id, ext) WHERE ext IS NOT NULL;
 CREATE INDEX files_big ON files (host_id, size) WHERE size >= 1048576;
