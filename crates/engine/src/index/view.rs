@@ -15,7 +15,7 @@ use super::session::{Access, Session, Stop};
 use super::settings::IndexSettings;
 use super::text::readable;
 use crate::apply::codes::Code as _;
-use crate::apply::{Known, acts, below, unsigned};
+use crate::apply::{Known, acts, below, signed, unsigned};
 use crate::model::{Body, By, Change, OldPlace, Op, Record, RelPath, RootName, Seq, Timestamp, Via};
 
 /// A reader of the shared index.
@@ -66,7 +66,8 @@ pub struct IndexLog {
     pub root: Option<RootName>,
     /// Of what stands or stood at this path of the root; of a directory, with all below it.
     pub path: Option<RelPath>,
-    /// Follow what is at `path` to the names it had before and after; of a directory, what was told below this path.
+    /// Follow what is or was at `path` to the names it had before and after, those of directories above it among them; of a
+    /// directory, what was told below this path.
     pub follow: bool,
     /// Not before this moment.
     pub since: Option<Timestamp>,
@@ -74,6 +75,15 @@ pub struct IndexLog {
     pub until: Option<Timestamp>,
     /// Only these words in `do`; none: all.
     pub words: Vec<String>,
+}
+
+/// What stands or ever stood at a path.
+#[derive(Default)]
+struct FoundAt {
+    objects: Vec<i64>,
+    /// The records that ended names there; the end of a directory tells of no name below it.
+    ends: Vec<i64>,
+    has_dir: bool,
 }
 
 const CHANGES: &str = "SELECT c.seq, c.at, c.at_ns, c.root, c.path, c.path_raw, c.file_id, c.op, c.via, c.old_root, c.old_path, \
@@ -185,19 +195,34 @@ impl IndexView {
         let first = moment(query.since.map_or(0, |since| since.0)).0;
         let last = moment(query.until.map_or(i64::MAX, |until| until.0)).0;
         let root = query.root.as_ref().map(RootName::as_str);
-        let objects = match (&query.path, root) {
-            (Some(path), Some(root)) if query.follow => self.objects_at(host, root, path)?,
-            _ => Vec::new(),
+        let found = match (&query.path, root) {
+            (Some(path), Some(root)) => self.found_at(host, root, path)?,
+            _ => FoundAt::default(),
         };
+        let by_object = query.path.is_some() && query.follow && !found.has_dir;
         // A moment has microseconds there: it is looked at again below.
         let time = "at >= to_timestamp($2::bigint / 1000000.0 + 946684799) AND at <= to_timestamp($3::bigint / 1000000.0 + 946684801)";
-        let tell = |record: Record, file: Option<i64>| {
-            let is_about = file.is_some_and(|file| objects.contains(&file));
-            if is_asked_for(query, &record, is_about) { each(record) } else { ControlFlow::Continue(()) }
+        let mut tell = |record: Record, file: Option<i64>| {
+            let is_about = file.is_some_and(|file| found.objects.contains(&file));
+            let is_told = if by_object {
+                (is_about || found.ends.contains(&signed(record.seq.0))) && is_asked_for(query, &record, true)
+            } else {
+                is_asked_for(query, &record, is_about && query.follow)
+            };
+            if is_told { each(record) } else { ControlFlow::Continue(()) }
         };
-        let mut tell = tell;
         match (&query.path, root) {
+            (Some(_), Some(_)) if by_object => {
+                // The record that first told of an object has its id as seq.
+                let seqs = [&found.objects[..], &found.ends[..]].concat();
+                let sql = format!(
+                    "{CHANGES} WHERE c.host_id=$1 AND c.{time} AND (c.file_id <> c.seq AND c.file_id = ANY($4) OR c.seq = ANY($5)) \
+                     UNION ALL {ACTS} WHERE a.host_id=$1 AND a.{time} AND (a.file_id = ANY($4) OR a.seq = ANY($5)) ORDER BY 1"
+                );
+                self.stream(&sql, &[&host.id, &first, &last, &found.objects, &seqs], |row| told(row, &mut tell))
+            }
             (Some(path), Some(root)) => {
+                let objects = &found.objects;
                 let text = readable(path.as_bytes()).0.into_owned();
                 let changes = format!(
                     "{CHANGES} WHERE c.host_id=$1 AND c.{time} AND ({} OR {} OR (c.file_id <> c.seq AND c.file_id = ANY($6)) \
@@ -212,7 +237,7 @@ impl IndexView {
                     within("c.root", "c.path", "")
                 );
                 let sql = format!("{changes} UNION ALL {acts} ORDER BY 1");
-                self.stream(&sql, &[&host.id, &first, &last, &root, &text, &objects], |row| told(row, &mut tell))
+                self.stream(&sql, &[&host.id, &first, &last, &root, &text, objects], |row| told(row, &mut tell))
             }
             _ => {
                 let sql = format!(
@@ -224,21 +249,28 @@ impl IndexView {
         }
     }
 
-    /// What stands at a path, or was told of there.
-    fn objects_at(&self, host: &IndexHost, root: &str, path: &RelPath) -> Result<Vec<i64>> {
-        let Some((parent, name)) = path.split() else { return Ok(Vec::new()) };
-        let text = readable(path.as_bytes()).0.into_owned();
-        let exact = readable(path.as_bytes()).1;
-        let raw = (!exact).then_some(path.as_bytes());
+    /// What stands or ever stood at a path, whatever directories led there.
+    fn found_at(&self, host: &IndexHost, root: &str, path: &RelPath) -> Result<FoundAt> {
+        let roots = self.session.query("SELECT root_id FROM roots WHERE host_id=$1 AND name=$2", &[&host.id, &root])?;
+        let mut found = FoundAt { objects: roots.iter().filter_map(|row| get(row, 0)).collect(), ..FoundAt::default() };
+        for name in path.components() {
+            let rows = self.session.query(
+                "SELECT file_id, NULL::bigint FROM files WHERE host_id=$1 AND dir_id=ANY($2) AND name=$3 \
+                 UNION ALL SELECT file_id, to_seq FROM past_names WHERE host_id=$1 AND dir_id=ANY($2) AND name=$3",
+                &[&host.id, &found.objects, &name],
+            )?;
+            found.objects = rows.iter().filter_map(|row| get(row, 0)).collect();
+            found.objects.sort_unstable();
+            found.objects.dedup();
+            found.ends = rows.iter().filter_map(|row| get(row, 1)).collect();
+        }
         let rows = self.session.query(
-            "SELECT file_id FROM changes WHERE host_id=$1 AND root=$2 AND left(path, 200)=left($3, 200) AND path=$3 \
-             AND ($4::bytea IS NULL OR path_raw=$4) AND file_id IS NOT NULL \
-             UNION SELECT f.file_id FROM roots r JOIN dirs d ON d.host_id=r.host_id AND d.root_id=r.root_id \
-             AND sha256(d.path)=sha256($5::bytea) AND d.path=$5 JOIN files f ON f.host_id=d.host_id AND f.dir_id=d.dir_id \
-             AND f.name=$6 WHERE r.host_id=$1 AND r.name=$2",
-            &[&host.id, &root, &text, &raw, &parent, &name],
+            "SELECT EXISTS (SELECT 1 FROM dirs WHERE host_id=$1 AND dir_id=ANY($2)) \
+             OR EXISTS (SELECT 1 FROM dir_names WHERE host_id=$1 AND dir_id=ANY($2))",
+            &[&host.id, &found.objects],
         )?;
-        Ok(rows.iter().filter_map(|row| get(row, 0)).collect())
+        found.has_dir = rows.first().and_then(|row| get(row, 0)).unwrap_or(false);
+        Ok(found)
     }
 
     fn stream(
