@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use postgres::{Postgres, assert_indexed, host, host_with, index_status, wait_trouble};
-use support::{Dice, Keepwatch, is_root, shake, sized, skipped, wait_for};
+use support::{Dice, Keepwatch, is_root, sh, shake, sized, skipped, wait_for};
 
 /// Passes every byte on.
 const PASS: usize = 0;
@@ -127,29 +127,48 @@ fn a_server_that_is_away_costs_only_lag() {
     let tree = tree_of(dir.path());
     shake(&tree, &mut Dice::new(1), 200);
     keepwatch.start_and_settle();
+    // As many changes with the server there: what the inventory and the watcher keep in memory has its size.
+    let wanted = sized(3_000, 200_000) as u64;
+    churn_for(&keepwatch, &tree, wanted);
     assert_indexed(&keepwatch, &postgres, "one", &tree);
     postgres.stop("fast");
-    // What the inventory and the watcher need is warm before it is measured.
-    churn(&tree, 0, sized(1_000, 20_000));
-    keepwatch.caught_up();
     let before = resident_bytes(&keepwatch);
-    let rounds = sized(3, 10);
-    for round in 1..=rounds {
-        churn(&tree, round, sized(1_500, 20_000));
-    }
-    keepwatch.caught_up();
+    churn_for(&keepwatch, &tree, wanted);
     let grown = resident_bytes(&keepwatch).saturating_sub(before);
     assert!(grown < 20 << 20, "{grown} bytes more than before");
     let reason = wait_trouble(&keepwatch);
     assert!(reason.contains("cannot reach the shared index"), "{reason}");
     let index = index_status(&keepwatch).unwrap();
-    assert!(index["lag_records"].as_u64().unwrap() > 1_000, "{index}");
+    assert!(index["lag_records"].as_u64().unwrap() >= wanted, "{index}");
     let shown = String::from_utf8(keepwatch.ask(&["status"]).stdout).unwrap();
     assert!(shown.contains("index at") && shown.contains("cannot reach the shared index"), "{shown}");
     postgres.resume();
     assert_indexed(&keepwatch, &postgres, "one", &tree);
     // And what is at rest is not asked for again.
     keepwatch.stop();
+}
+
+/// Rounds of churn that must be enough for all changes that are wanted.
+const ROUNDS_MAX: usize = 100;
+
+/// Makes at least so many changes, all of them in the inventory at the end.
+fn churn_for(keepwatch: &Keepwatch, tree: &Path, wanted: u64) {
+    let from = keepwatch.caught_up();
+    let mut round = 0;
+    while changes_from(keepwatch, from) < wanted {
+        assert!(round < ROUNDS_MAX, "too few changes after {ROUNDS_MAX} rounds");
+        churn(tree, round, sized(1_500, 20_000));
+        keepwatch.caught_up();
+        round += 1;
+    }
+}
+
+/// Changes that the host's own inventory has from a record on.
+fn changes_from(keepwatch: &Keepwatch, seq: u64) -> u64 {
+    let script = "import sqlite3, sys; db = sqlite3.connect('file:' + sys.argv[1] + '?mode=ro', uri=True); \
+                  print(db.execute('SELECT count(*) FROM changes WHERE seq >= ?', (int(sys.argv[2]),)).fetchone()[0])";
+    let inventory = keepwatch.state.join("inventory.db");
+    sh("python3", &["-c", script, inventory.to_str().unwrap(), &seq.to_string()]).trim().parse().unwrap()
 }
 
 /// So many changes: files made, written again, removed.

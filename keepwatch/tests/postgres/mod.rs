@@ -282,13 +282,20 @@ pub fn assert_indexed(keepwatch: &Keepwatch, postgres: &Postgres, name: &str, tr
     let differences = differences(&originals(postgres, name), &walk(tree));
     assert!(differences.is_empty(), "{name}: {} differences:\n{}", differences.len(), differences.join("\n"));
     let records = keepwatch.records();
+    // What settles meanwhile is left out of both, or waited for.
+    let last = records.iter().filter_map(|record| record["seq"].as_u64()).max().unwrap_or(0);
+    support::wait_for("the index is as far as the records", || {
+        index_status(keepwatch).is_some_and(|index| index["seq"].as_u64() >= Some(last))
+    });
     let journaled: Vec<u64> =
         records.iter().filter(|record| is_change(record)).map(|record| record["seq"].as_u64().unwrap()).collect();
-    let told = postgres.sql(&format!("SELECT seq FROM file_changes WHERE host = '{name}' ORDER BY seq"));
+    let told =
+        postgres.sql(&format!("SELECT seq FROM file_changes WHERE host = '{name}' AND seq <= {last} ORDER BY seq"));
     let told: Vec<u64> = told.lines().map(|seq| seq.parse().unwrap()).collect();
     assert_eq!(told, journaled, "{name}: the seqs in file_changes");
     let acts = postgres.number(&format!(
-        "SELECT count(*) FROM acts a JOIN hosts h ON h.host_id = a.host_id AND h.is_current WHERE h.name = '{name}'"
+        "SELECT count(*) FROM acts a JOIN hosts h ON h.host_id = a.host_id AND h.is_current WHERE h.name = '{name}' \
+         AND a.seq <= {last}"
     ));
     assert_eq!(acts, (records.len() - journaled.len()) as u64, "{name}: acts");
     assert_eq!(postgres.sql("SELECT count(*) FROM problems"), "0");
