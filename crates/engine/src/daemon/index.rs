@@ -19,7 +19,8 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const RETRY_PASSING: Duration = Duration::from_millis(20);
 /// Records of a transaction; a commit of the journal is never cut.
 const BATCH_RECORDS_MAX: usize = 5_000;
-/// So long records wait for others to share a transaction.
+/// So long records wait for others to share a transaction. Longer would save a server with many quiet hosts a few commits a
+/// second, and make what people ask older; full batches do not wait at all.
 const GATHER: Duration = Duration::from_millis(500);
 /// So long it goes on after the journal was closed, if the server answers; the next start catches up.
 const FINISH_MAX: Duration = Duration::from_secs(5);

@@ -15,19 +15,23 @@ const COPY_MIN: usize = 32;
 
 const FIND: &str =
     concat!("SELECT ", known_columns!(), " FROM files f WHERE f.host_id=$1 AND f.dir_id=$2 AND f.name=$3");
+/// For each that is asked for, its key is looked up: OFFSET 0 keeps the planner from reading all that a host has in place of
+/// that, which it does while it knows nothing of a young table.
 const FIND_ALL: &str = concat!(
     "SELECT f.dir_id, f.name, ",
     known_columns!(),
-    " FROM unnest($2::bigint[], $3::bytea[]) AS u(dir_id, name) \
-     JOIN files f ON f.host_id=$1 AND f.dir_id=u.dir_id AND f.name=u.name"
+    " FROM unnest($2::bigint[], $3::bytea[]) AS u(dir_id, name) JOIN LATERAL \
+     (SELECT * FROM files WHERE host_id=$1 AND dir_id=u.dir_id AND name=u.name OFFSET 0) AS f ON true"
 );
 const WITH_INODES: &str = concat!(
     "SELECT f.dir_id, f.name, ",
     known_columns!(),
-    " FROM unnest($2::bigint[]) AS u(inode) JOIN files f ON f.host_id=$1 AND f.inode=u.inode"
+    " FROM unnest($2::bigint[]) AS u(inode) JOIN LATERAL \
+     (SELECT * FROM files WHERE host_id=$1 AND inode=u.inode OFFSET 0) AS f ON true"
 );
 const DIRS_AT: &str = "SELECT d.root_id, d.path, d.dir_id FROM unnest($2::bigint[], $3::bytea[]) AS u(root_id, path) \
-     JOIN dirs d ON d.host_id=$1 AND d.root_id=u.root_id AND sha256(d.path)=sha256(u.path) AND d.path=u.path";
+     JOIN LATERAL (SELECT * FROM dirs WHERE host_id=$1 AND root_id=u.root_id AND sha256(path)=sha256(u.path) AND path=u.path \
+     OFFSET 0) AS d ON true";
 /// Counts no further than to [`HELD_MAX`].
 const HELD: &str = "SELECT u.dir_id, (SELECT count(*) FROM (SELECT 1 FROM files f WHERE f.host_id=$1 AND f.dir_id=u.dir_id \
      LIMIT 8193) AS few) FROM unnest($2::bigint[]) AS u(dir_id)";
