@@ -454,6 +454,46 @@ fn a_transaction_that_commits_late_does_no_harm() {
     assert_eq!(postgres.sql("SELECT count(*) FROM problems"), "0");
 }
 
+/// While the server knows nothing of how much there is, a batch must still be read by its keys.
+#[test]
+fn a_batch_reads_no_more_rows_than_it_is_about() {
+    let Some(postgres) = Postgres::start("a_batch_reads_no_more_rows_than_it_is_about") else { return };
+    let journal = JournalId::random();
+    let mut index = index_of(&postgres, journal).unwrap();
+    // Paths longer than any program may write at once are no trouble here.
+    let long = vec!["long"; 2_000].join("/");
+    let files = sized(20_000, 200_000) as u64;
+    let path = |number: u64| if number == 1 { long.clone() } else { format!("d{}/f{number}", number % 100) };
+    let records: Vec<Record> =
+        (1..=files).map(|seq| record(seq, change(Op::Create, &path(seq), Some(facts(seq))))).collect();
+    for batch in records.chunks(5_000) {
+        let last = batch.last().unwrap().seq.0;
+        assert_eq!(index.apply(batch, cursor(journal, last), Seq(last)).unwrap(), 0);
+    }
+    assert_eq!(postgres.number("SELECT max(octet_length(path)) FROM file_changes"), long.len() as u64);
+    // What a session did is counted when it ends.
+    drop(index);
+    let sum = |column: &str| format!("SELECT coalesce({column}, 0) FROM pg_stat_user_tables WHERE relname = 'files'");
+    let read = sum("idx_tup_fetch + seq_tup_read");
+    wait_for("all is counted", || postgres.number(&sum("n_tup_ins")) >= files);
+    let before = postgres.number(&read);
+    let mut index = index_of(&postgres, journal).unwrap();
+    let (batches, size) = (20, 100);
+    for batch in 0..batches {
+        let first = files + 1 + batch * size;
+        let records: Vec<Record> = (first..first + size)
+            .map(|seq| record(seq, change(Op::Modify, &path(seq - files), Some(facts(seq - files)))))
+            .collect();
+        let last = first + size - 1;
+        assert_eq!(index.apply(&records, cursor(journal, last), Seq(last)).unwrap(), 0);
+    }
+    drop(index);
+    wait_for("all is counted", || postgres.number(&sum("n_tup_upd")) >= batches * size);
+    let read = postgres.number(&read) - before;
+    assert!(read <= 8 * batches * size, "{read} rows were read for {batches} batches of {size}, {before} before");
+    assert!(postgres.number(&sum("n_tup_hot_upd")) * 2 > batches * size, "most rows stay in their page");
+}
+
 #[test]
 fn unchanged_rows_cost_no_write_and_a_directory_s_rename_touches_directories_only() {
     let test = "unchanged_rows_cost_no_write_and_a_directory_s_rename_touches_directories_only";
