@@ -242,9 +242,7 @@ impl Keepwatch {
             // gone by while the machine, or the service with this test, stood still.
             if start.elapsed() > Duration::from_secs(30) && round > 20 {
                 let shown: Vec<String> = differences.iter().take(20).cloned().collect();
-                if let Some(kept) = std::env::var_os("KEEPWATCH_KEEP_FAILED") {
-                    let _ = Command::new("cp").arg("-a").arg(&self.state).arg(kept).status();
-                }
+                self.keep();
                 let about = walk(tree).into_iter().filter(|(path, _)| shown[0].contains(&show(path)));
                 let inode = about.max_by_key(|(path, _)| path.len()).map(|(_, row)| row.inode);
                 for record in self.records().iter().filter(|record| record["inode"].as_u64() == inode) {
@@ -253,6 +251,13 @@ impl Keepwatch {
                 panic!("{} differences:\n{}\n{}", differences.len(), shown.join("\n"), self.log_text());
             }
             std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Keeps the state directory of a test that fails, where that was asked for.
+    fn keep(&self) {
+        if let Some(kept) = std::env::var_os("KEEPWATCH_KEEP_FAILED") {
+            let _ = Command::new("cp").arg("-a").arg(&self.state).arg(kept).status();
         }
     }
 
@@ -292,7 +297,11 @@ impl Keepwatch {
         assert!(cat.wait().unwrap().success());
         assert!(open_gaps.is_empty(), "gaps that are open still: {open_gaps:?}");
         for (path, row) in walk(tree) {
-            let known = told.last.get(&path).unwrap_or_else(|| panic!("no record of {}", show(&path)));
+            let known = told.last.get(&path);
+            if known != Some(&row) {
+                self.keep();
+            }
+            let known = known.unwrap_or_else(|| panic!("no record of {}", show(&path)));
             assert_eq!(*known, row, "the last record of {}", show(&path));
         }
     }

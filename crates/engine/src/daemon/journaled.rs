@@ -21,13 +21,15 @@ pub struct Journaled {
     clock: Arc<dyn Clock>,
     /// Nothing follows the journal: nothing is known but what was just told.
     blank: bool,
+    /// How far the inventory had come when the view was held; answers are of no later state.
+    held_at: Option<Seq>,
 }
 
 impl Journaled {
     /// Writes to `writer`, asks `view`, which nobody fills if it is `blank`.
     #[must_use]
     pub fn new(writer: Writer, view: View, progress: Arc<Progress>, clock: Arc<dyn Clock>, blank: bool) -> Self {
-        Journaled { writer, view, progress, clock, blank }
+        Journaled { writer, view, progress, clock, blank, held_at: None }
     }
 
     /// The journal.
@@ -43,9 +45,18 @@ impl Journaled {
     }
 
     /// What the inventory says next is not older than now. Until then all answers since the last commit are of one state.
-    pub fn let_go(&self) {
+    pub fn let_go(&mut self) {
+        self.held_at = None;
         // A view that cannot be let go of cannot be asked either, and says so then.
         let _ = self.view.let_go();
+    }
+
+    fn hold(&mut self) {
+        // A view that cannot be held cannot be asked either; the follower tells why.
+        if self.held_at.is_none() {
+            self.held_at = Some(self.progress.applied());
+            let _ = self.view.hold();
+        }
     }
 
     /// Gives the journal back, to be closed.
@@ -89,7 +100,7 @@ impl Ledger for Journaled {
     }
 
     fn applied(&self) -> Seq {
-        self.progress.applied()
+        self.held_at.unwrap_or_else(|| self.progress.applied())
     }
 
     fn child(&mut self, root: &RootName, dir: &RelPath, name: &[u8]) -> Knowledge {
@@ -97,7 +108,7 @@ impl Ledger for Journaled {
             return Knowledge::Unknown;
         }
         // The inventory that cannot be read says nothing; the follower tells why.
-        let _ = self.view.hold();
+        self.hold();
         let found = match (name, dir.split()) {
             (b"", None) => self.view.child(ROOTS_DIR, root.as_str().as_bytes()),
             (b"", Some((above, name))) => match RelPath::new(above) {
@@ -120,7 +131,7 @@ impl Ledger for Journaled {
         if self.blank {
             return Vec::new();
         }
-        let _ = self.view.hold();
+        self.hold();
         let found = self.view.by_inode(root, inode).unwrap_or_default();
         let place = |dir, name: &[u8]| match self.view.dir_path(dir) {
             Ok(Some((_, dir))) if !name.is_empty() => Some(dir.join(name)),
