@@ -42,6 +42,8 @@ struct Reading {
     inode: (u64, u32),
     key: DirKey,
     visit: Visit,
+    /// How far the inventory had come before it was read.
+    base: Seq,
     listed: Option<Vec<Box<[u8]>>>,
     seen: Vec<(Box<[u8]>, Option<Facts>)>,
 }
@@ -122,7 +124,7 @@ impl Scan {
                     let facts = facts.map(|facts| Facts { target: None, ..facts });
                     reading.seen.push((name, facts));
                 }
-                None => return Some(self.compare(reading, base)),
+                None => return Some(self.compare(reading)),
             },
         }
         self.reading = Some(reading);
@@ -137,30 +139,31 @@ impl Scan {
         let is_dir = |inode: &u64| world.facts(*inode).is_some_and(|facts| facts.kind == FileType::Dir);
         let inode = inode.filter(is_dir)?;
         let key = world.key(inode);
-        let reading = Reading { inode: world.identity(inode), key: key.clone(), visit, listed: None, seen: Vec::new() };
+        let reading =
+            Reading { inode: world.identity(inode), key: key.clone(), visit, base, listed: None, seen: Vec::new() };
         let mut found = None;
         if world.kernel.flavour() == Flavour::Inotify {
-            found = Some(self.found(&reading, base, Vec::new()));
+            found = Some(self.found(&reading, Vec::new()));
             world.kernel.watch(&key);
         }
         self.reading = Some(reading);
         found
     }
 
-    fn found(&self, reading: &Reading, base: Seq, differences: Vec<Difference>) -> Found {
+    fn found(&self, reading: &Reading, differences: Vec<Difference>) -> Found {
         Found {
             root: self.root,
             via: self.via,
             key: reading.key.clone(),
             path: reading.visit.path.clone(),
             parent: reading.visit.parent.clone(),
-            base,
+            base: reading.base,
             first: self.first,
             differences,
         }
     }
 
-    fn compare(&mut self, mut reading: Reading, base: Seq) -> Found {
+    fn compare(&mut self, mut reading: Reading) -> Found {
         reading.seen.sort_by(|one, other| one.0.cmp(&other.0));
         let mut known: Vec<(Vec<u8>, Option<DirId>, Option<Facts>)> = Vec::new();
         if let Some(dir) = reading.visit.known {
@@ -213,7 +216,7 @@ impl Scan {
             let parent = Some((reading.key.clone(), name.clone()));
             self.waiting.push(Visit { above: Some(reading.inode), name, path, known, parent });
         }
-        self.found(&reading, base, differences)
+        self.found(&reading, differences)
     }
 
     fn moved_dir(&self, facts: &Facts) -> Option<DirId> {

@@ -360,14 +360,15 @@ impl Told {
     }
 
     fn hear_move(&mut self, record: &Value, path: Vec<u8>, row: Option<Row>) {
-        let old = self.source_of(record);
-        let is_second = self.parked.is_some();
-        if old == path && !is_second {
+        let (is_exchange, is_second) = (record["exchange"] == true, self.parked.is_some());
+        assert!(is_exchange || !is_second, "half an exchange before {record}");
+        let old = if is_exchange { bytes(record, "old_path") } else { self.source_of(record) };
+        if old == path {
             return self.insert_told(path, row);
         }
         let moved = self.parked.take().unwrap_or_else(|| self.take_within(&old));
         let in_the_way = self.take_within(&path);
-        self.parked = (record["exchange"] == true && !is_second).then_some(in_the_way);
+        self.parked = (is_exchange && !is_second).then_some(in_the_way);
         for (from, known) in moved {
             self.insert([&path[..], &from[old.len()..]].concat(), known);
         }

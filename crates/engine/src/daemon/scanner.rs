@@ -153,7 +153,7 @@ fn scan(
         state: Mutex::new(State::default()),
     };
     let options = scan::Options { threads: job.threads, cancel: Some(cancel), ..scan::Options::default() };
-    let token = Token { known: start, key: None, parent, chunked: false };
+    let token = Token { known: start, key: None, parent, chunked: false, base: Seq::ZERO };
     let summary = walk(top.as_fd(), &job.at, token, &comparer, &options);
     let state = comparer.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(error) = state.broken {
@@ -185,6 +185,8 @@ struct Token {
     parent: Option<(DirKey, Box<[u8]>)>,
     /// It came in several chunks: absences are looked for at its end.
     chunked: bool,
+    /// How far the inventory had come before the next chunk was read: what was told since may be newer than what is seen.
+    base: Seq,
 }
 
 #[derive(Default)]
@@ -222,9 +224,10 @@ impl Visitor for Comparer<'_> {
             }
         };
         token.key = Some(key.clone());
+        token.base = self.base();
         if let Some(inotify) = &self.job.inotify {
             // Where the directory is must be known before the first event of it can come.
-            self.send(dir.path, token, self.base(), Vec::new());
+            self.send(dir.path, token, token.base, Vec::new());
             if let Err(error) = inotify.watch_dir(dir.fd, &key) {
                 self.fail(dir.path, &error);
             }
@@ -233,7 +236,7 @@ impl Visitor for Comparer<'_> {
     }
 
     fn entries(&self, dir: &OpenDir<'_>, token: &mut Token, chunk: &Chunk<'_>, descend: &mut Descend<Token>) {
-        let base = self.base();
+        let base = std::mem::replace(&mut token.base, self.base());
         self.job.looked.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         if !chunk.whole() {
             token.chunked = true;
@@ -245,7 +248,7 @@ impl Visitor for Comparer<'_> {
         let parent = token.key.clone();
         for (entry, known) in compared.below {
             let parent = parent.clone().map(|key| (key, Box::from(entry.name)));
-            descend.walk(&entry, Token { known, key: None, parent, chunked: false });
+            descend.walk(&entry, Token { known, key: None, parent, chunked: false, base: Seq::ZERO });
         }
         if !self.job.silent {
             self.send(dir.path, token, base, compared.differences);

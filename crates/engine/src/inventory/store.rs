@@ -180,7 +180,11 @@ impl apply::Store for Store<'_> {
         let mut update =
             self.db.prepare_cached("UPDATE dirs SET root_id=?2, parent=?3, name=?4, path=?5 WHERE dir_id=?1")?;
         update.execute(params![dir.id, root, to.dir, to.name, path])?;
-        let mut close = self.db.prepare_cached("UPDATE dir_names SET to_seq=?2 WHERE dir_id=?1 AND to_seq IS NULL")?;
+        // The place where it stands is its latest: found so, however often it has been renamed.
+        let mut close = self.db.prepare_cached(
+            "UPDATE dir_names SET to_seq=?2 WHERE dir_id=?1 AND to_seq IS NULL \
+             AND from_seq=(SELECT max(from_seq) FROM dir_names WHERE dir_id=?1)",
+        )?;
         close.execute(params![dir.id, signed(seq.0)])?;
         let mut open =
             self.db.prepare_cached("INSERT INTO dir_names (dir_id, from_seq, parent, name) VALUES (?1,?2,?3,?4)")?;
@@ -198,7 +202,11 @@ impl apply::Store for Store<'_> {
         self.db.prepare_cached(&past)?.execute(params![dir.root, low, high, dir.id, seq])?;
         let gone = format!("DELETE FROM files WHERE dir_id IN {SUBTREE}");
         self.db.prepare_cached(&gone)?.execute(params![dir.root, low, high, dir.id])?;
-        let names = format!("UPDATE dir_names SET to_seq=?5 WHERE to_seq IS NULL AND dir_id IN {SUBTREE}");
+        let names = format!(
+            "UPDATE dir_names SET to_seq=?5 WHERE to_seq IS NULL AND (dir_id, from_seq) IN \
+             (SELECT dir_id, (SELECT max(from_seq) FROM dir_names AS latest WHERE latest.dir_id=dirs.dir_id) \
+              FROM dirs WHERE dir_id IN {SUBTREE})"
+        );
         self.db.prepare_cached(&names)?.execute(params![dir.root, low, high, dir.id, seq])?;
         let mut dirs = self.db.prepare_cached("DELETE FROM dirs WHERE root_id=?1 AND path>=?2 AND path<?3")?;
         dirs.execute(params![dir.root, low, high])?;

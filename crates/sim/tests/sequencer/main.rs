@@ -55,6 +55,12 @@ fn while_things_change_under_its_eyes_by_fanotify() {
 }
 
 #[test]
+fn while_directories_wander_by_fanotify() {
+    let setting = Setting { scans: true, races: true, wanders: true, reuses_inodes: false, ..Setting::FANOTIFY };
+    hold("while_directories_wander_by_fanotify", setting, 500, 20_000);
+}
+
+#[test]
 fn by_inotify() {
     let setting = Setting { losses: true, ..Setting::INOTIFY };
     hold("by_inotify", setting, 500, 20_000);

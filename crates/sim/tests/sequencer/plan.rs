@@ -17,6 +17,9 @@ use crate::check::check;
 /// Roots of a run.
 pub(crate) const ROOTS: usize = 2;
 
+/// Directories that are renamed all the time, and as many that they are renamed between.
+const WANDERERS: u8 = 3;
+
 /// How many: few by default, many when KEEPWATCH_FULL is set.
 pub(crate) fn sized<T>(small: T, full: T) -> T {
     if std::env::var_os("KEEPWATCH_FULL").is_some() { full } else { small }
@@ -34,6 +37,8 @@ pub(crate) struct Setting {
     pub(crate) losses: bool,
     /// Things change between two looks of the sequencer.
     pub(crate) races: bool,
+    /// A few directories are renamed all the time, and none is removed.
+    pub(crate) wanders: bool,
 }
 
 impl Setting {
@@ -44,6 +49,7 @@ impl Setting {
         scans: false,
         losses: false,
         races: false,
+        wanders: false,
     };
     pub(crate) const INOTIFY: Setting = Setting { flavour: Flavour::Inotify, scans: true, ..Setting::FANOTIFY };
     pub(crate) const POLL: Setting = Setting { flavour: Flavour::Silent, scans: true, ..Setting::FANOTIFY };
@@ -58,6 +64,8 @@ pub(crate) struct Plan {
     /// Whether leases say anything.
     pub(crate) lease: bool,
     pub(crate) steps: Vec<Step>,
+    /// So many steps from the first on are what all others stand on.
+    pub(crate) base: usize,
 }
 
 /// A small generator (xorshift64*): the same seed, the same run.
@@ -82,7 +90,31 @@ impl Dice {
         Path(top, (0..depth).map(|_| self.byte(3)).collect())
     }
 
-    fn op(&mut self) -> Op {
+    /// Where a wandering directory may be, and another place of the same: two never have the same name.
+    fn spots(&mut self) -> [Path; 2] {
+        let one = self.byte(WANDERERS.into());
+        [(); 2].map(|()| Path(0, vec![self.byte(WANDERERS.into()), one + WANDERERS * self.byte(2)]))
+    }
+
+    fn wander(&mut self) -> Op {
+        let [from, to] = self.spots();
+        let below = |Path(top, mut names): Path, name| {
+            names.push(name);
+            Path(top, names)
+        };
+        match self.below(12) {
+            0 => Op::Write(below(from, 1), self.byte(9)),
+            1 => Op::Unlink(below(from, 1)),
+            2 => Op::Mkdir(below(from, 2)),
+            3 => Op::Rmdir(below(from, 2)),
+            _ => Op::Rename(from, to),
+        }
+    }
+
+    fn op(&mut self, setting: Setting) -> Op {
+        if setting.wanders {
+            return self.wander();
+        }
         match self.below(30) {
             0..=4 => Op::Write(self.path(), self.byte(9)),
             5 => Op::Append(self.path()),
@@ -107,9 +139,9 @@ impl Dice {
     fn step(&mut self, setting: Setting, steps: &mut Vec<Step>) {
         let pid = u32::from(self.byte(2)) + 1;
         match self.below(40) {
-            0..=15 => steps.push(Step::Do(pid, self.op())),
+            0..=15 => steps.push(Step::Do(pid, self.op(setting))),
             // Several at once on one name.
-            16 => {
+            16 if !setting.wanders => {
                 let at = self.path();
                 for op in [Op::Write(at.clone(), 1), Op::Unlink(at.clone()), Op::Mkdir(at.clone()), Op::RemoveAll(at)] {
                     if self.below(4) > 0 {
@@ -118,13 +150,13 @@ impl Dice {
                 }
             }
             17 => {
-                let (one, other) = (self.path(), self.path());
+                let [one, other] = if setting.wanders { self.spots() } else { [self.path(), self.path()] };
                 for _ in 0..3 {
                     steps.push(Step::Do(pid, Op::Rename(one.clone(), other.clone())));
                     steps.push(Step::Do(pid, Op::Rename(other.clone(), one.clone())));
                 }
             }
-            18..=19 if setting.races => steps.push(Step::Arm(self.byte(6), pid, self.op())),
+            18..=19 if setting.races => steps.push(Step::Arm(self.byte(6), pid, self.op(setting))),
             18..=21 => steps.push(Step::Pass([1, 5, 35, 250, 1_100, 2_500][usize::try_from(self.below(6)).unwrap()])),
             22..=24 => steps.push(Step::Drain([1, 2, 4, 50][usize::try_from(self.below(4)).unwrap()])),
             25..=28 => steps.push(Step::Hear),
@@ -152,19 +184,30 @@ impl Plan {
         let mut steps = Vec::new();
         // Something is there already.
         for _ in 0..dice.below(8) {
-            steps.push(Step::Do(1, dice.op()));
+            steps.push(Step::Do(1, dice.op(setting)));
         }
-        if !setting.scans {
+        if setting.wanders {
+            // All are known before the first is renamed.
+            for place in 0..WANDERERS {
+                let dir = vec![place, place];
+                let made =
+                    [&dir[..1], &dir, &[place, place, 0], &[place, place, 0, 0]].map(|dir| Path(0, dir.to_vec()));
+                steps.extend(made.map(|dir| Step::Do(1, Op::Mkdir(dir))));
+            }
+            steps.extend([Step::Drain(200), Step::Hear, Step::Commit, Step::Apply(200)]);
+        }
+        if !setting.scans || setting.wanders {
             // The first scan is over before the rest begins.
             steps.extend((0..4).flat_map(|_| {
                 [vec![Step::Scan(200)], (0..30).map(|_| Step::HearScan).collect(), vec![Step::Apply(200)]].concat()
             }));
         }
-        for _ in 0..10 + dice.below(90) {
+        let base = if setting.wanders { steps.len() } else { 0 };
+        for _ in 0..10 + dice.below(if setting.wanders { 190 } else { 90 }) {
             dice.step(setting, &mut steps);
         }
         let stamp_ns = if dice.below(2) == 0 { 1 } else { 4_000_000 };
-        Plan { setting, stamp_ns, lease: dice.below(4) > 0, steps }
+        Plan { setting, stamp_ns, lease: dice.below(4) > 0, steps, base }
     }
 
     /// Does it all, and holds what came of it against what is there.
@@ -206,7 +249,7 @@ impl Plan {
         let mut size = plan.steps.len().div_ceil(2);
         while size > 0 {
             let before = plan.steps.len();
-            let mut at = 0;
+            let mut at = self.base;
             while at < plan.steps.len() {
                 let mut less = plan.clone();
                 less.steps.drain(at..(at + size).min(less.steps.len()));
@@ -229,7 +272,7 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:?}, stamps every {} ns, leases {}", self.setting, self.stamp_ns, self.lease)?;
-        for step in &self.steps {
+        for step in &self.steps[self.base..] {
             match step {
                 Step::Do(pid, op) => writeln!(f, "  {pid}: {}", shown(op))?,
                 Step::Arm(looks, pid, op) => writeln!(f, "  after {looks} looks {pid}: {}", shown(op))?,

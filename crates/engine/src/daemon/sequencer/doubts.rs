@@ -228,10 +228,16 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             Some(facts) => is_dir(facts),
             None => self.dirs.child(at.no, &spot.name)?.is_some(),
         };
-        if dir && self.moved_elsewhere(at, spot, &origin)? {
-            return Ok(());
-        }
         if dir {
+            match self.moved_elsewhere(at, spot, known.facts.as_ref(), &origin)? {
+                Whereabouts::Told => return Ok(()),
+                Whereabouts::Moving => {
+                    self.doubt(spot.clone(), origin, DOUBT_WAIT);
+                    return Ok(());
+                }
+                Whereabouts::NotFound => {}
+            }
+
             self.forget_dir(at, &spot.name, None)?;
             self.shifted = true;
         }
@@ -241,25 +247,38 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// A directory that has another name now was not deleted: finds it by its identity and journals the move.
-    pub(super) fn moved_elsewhere(&mut self, at: &At, spot: &Spot, origin: &Origin) -> Result<bool> {
-        let Some(no) = self.dirs.child(at.no, &spot.name)? else { return Ok(false) };
-        let Some(key) = self.dirs.key(no)? else { return Ok(false) };
+    pub(super) fn moved_elsewhere(
+        &mut self,
+        at: &At,
+        spot: &Spot,
+        known: Option<&Facts>,
+        origin: &Origin,
+    ) -> Result<Whereabouts> {
+        let Some(no) = self.dirs.child(at.no, &spot.name)? else { return Ok(Whereabouts::NotFound) };
+        let Some(key) = self.dirs.key(no)? else { return Ok(Whereabouts::NotFound) };
         let dirs = &mut self.dirs;
         let located =
             self.tree.locate(&key, &mut |above| *above != key && matches!(dirs.find(above), Ok(Place::In(_))));
-        let Located::Below(parent, chain) = located else { return Ok(false) };
+        let Located::Below(parent, chain) = located else { return Ok(Whereabouts::NotFound) };
         let (Place::In(into), [(found, name)]) = (self.dirs.find(&parent)?, &chain[..]) else {
             // Below directories that are not known yet: the scan gets there.
-            return Ok(false);
+            return Ok(Whereabouts::NotFound);
         };
-        if *found != key || (into.no == at.no && **name == *spot.name) {
-            return Ok(false);
+        let Look::There(facts) = self.look(&into, name)? else { return Ok(Whereabouts::Moving) };
+        if *found != key || !self.is_itself(&into, name, Some(&key))? {
+            return Ok(Whereabouts::Moving);
         }
-        let Look::There(facts) = self.look(&into, name)? else { return Ok(false) };
+        if known.is_some_and(|known| (known.dev, known.inode) != (facts.dev, facts.inode)) {
+            // The table has another directory at the name than was told of.
+            return Ok(Whereabouts::NotFound);
+        }
+        if into.no == at.no && **name == *spot.name {
+            return Ok(Whereabouts::Moving);
+        }
         let new = Spot { dir: into.no, name: name.clone() };
         self.tell_move(&RelPathOf { at, name: &spot.name }, &into, &new, facts, origin.clone(), false)?;
         self.resolved.insert(spot.clone());
-        Ok(true)
+        Ok(Whereabouts::Told)
     }
 
     /// A name is there that was not known: new, or another name of something known.
@@ -267,6 +286,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         self.resolved.insert(spot.clone());
         if let Some(from) = self.former_place(at, &spot.name, &facts)? {
             return self.tell_move(&from.borrow(), at, spot, facts, origin, true);
+        }
+        if is_dir(&facts) && self.key_of(at, &spot.name)?.is_none() {
+            // It has left again since the look: where it went is told, by an event or at another look.
+            self.doubt(spot.clone(), origin, DOUBT_WAIT);
+            return Ok(());
         }
         self.tell_new(at, spot, facts, origin, true)
     }
@@ -297,13 +321,13 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// Where the object was known before, if it is surely gone from there.
     pub(super) fn former_place(&mut self, at: &At, name: &[u8], facts: &Facts) -> Result<Option<Former>> {
-        if self.claimed.contains(&(at.root, facts.inode)) {
-            return Ok(None);
-        }
         if is_dir(facts)
-            && let Some(from) = self.listed_elsewhere(at, name)?
+            && let Some(from) = self.dir_elsewhere(at, name, facts)?
         {
             return Ok(Some(from));
+        }
+        if self.claimed.contains(&(at.root, facts.inode)) {
+            return Ok(None);
         }
         let root = self.root(at.root).name.clone();
         let mut known = self.ledger.by_inode(&root, facts.inode);
@@ -326,6 +350,20 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
         }
         Ok(None)
+    }
+
+    /// Where a directory was last told of, if that is elsewhere and has not been told to have ended. It has one name only:
+    /// whoever reads the journal would have it twice.
+    fn told_elsewhere(&mut self, at: &At, name: &[u8], facts: &Facts) -> Result<Option<Former>> {
+        let Some(told) = self.recent.get(&(facts.dev, facts.inode)).filter(|told| is_dir(&told.facts)) else {
+            return Ok(None);
+        };
+        let (spot, seq, known) = (told.spot.clone(), told.seq, told.facts.clone());
+        let is_here = spot.dir == at.no && *spot.name == *name;
+        if is_here || self.has_ended_since(&spot, seq)? || !self.is_same_object(&known, (at, name), facts) {
+            return Ok(None);
+        }
+        Ok(self.dirs.at(spot.dir)?.map(|at| Former { at, name: spot.name }))
     }
 
     /// Whether what was found at a name is surely what was known under another: nothing but the rename has happened to it,
@@ -353,8 +391,16 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok((!here && self.dirs.knows(&key)?).then_some(key))
     }
 
+    /// Where a directory was last told of, or is held to be, if that is elsewhere.
+    pub(super) fn dir_elsewhere(&mut self, at: &At, name: &[u8], facts: &Facts) -> Result<Option<Former>> {
+        match self.told_elsewhere(at, name, facts)? {
+            None => self.listed_elsewhere(at, name),
+            from => Ok(from),
+        }
+    }
+
     /// Where a directory is held to be, if that is elsewhere: it was renamed, and no event told of that yet.
-    pub(super) fn listed_elsewhere(&mut self, at: &At, name: &[u8]) -> Result<Option<Former>> {
+    fn listed_elsewhere(&mut self, at: &At, name: &[u8]) -> Result<Option<Former>> {
         let Some(key) = self.key_of(at, name)?.filter(DirKey::is_lasting) else { return Ok(None) };
         let Place::In(known) = self.dirs.find(&key)? else { return Ok(None) };
         let Some((parent, old_name)) = self.dirs.parent(known.no)? else { return Ok(None) };
@@ -414,7 +460,14 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         self.resolved.insert(new.clone());
         if is_dir(&facts) {
             self.shifted = true;
+            let was = self.dirs.child(from.at.no, from.name)?;
             self.recognise(into, new, scan_below)?;
+            if let (Some(was), None) = (was, self.dirs.child(into.no, &new.name)?)
+                && let Some(key) = self.dirs.key(was)?
+            {
+                // It has left the new name already: where it went is told next, from there.
+                self.dirs.set(&key, into.no, &new.name)?;
+            }
         }
         self.follow_up(into, new, &facts);
         let via = origin.via;
@@ -496,6 +549,17 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.settle.touched(object, spot.clone(), now, wait);
         }
     }
+}
+
+/// What became of a directory that is not under its name any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// It has another name, and that is told.
+    Told,
+    /// It is there, and had yet another name when it was looked at under the one that it was found by.
+    Moving,
+    /// It is gone, or nobody knows.
+    NotFound,
 }
 
 /// Where something was.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keepwatch_journal::{Facts, Op, Via};
+use keepwatch_journal::{Facts, Op, Seq, Via};
 
 use super::{More, ObjectNo, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::compare::differs;
@@ -71,8 +71,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// What an event tells of a name is past, or contradicts what was met before: the name is looked at when all is quiet.
     pub(super) fn disbelieve(&mut self, at: &At, name: &[u8]) {
         self.contradict(at.root);
-        let origin = Origin::scan(self.root(at.root).via).merged();
-        self.doubt(Spot { dir: at.no, name: name.into() }, origin, DOUBT_WAIT);
+        let via = self.root(at.root).via;
+        self.refresh_soon(at.no, via);
+        self.doubt(Spot { dir: at.no, name: name.into() }, Origin::scan(via).merged(), DOUBT_WAIT);
     }
 
     /// Whether the table has another directory at this name than the event is about, and that one is there. A scan, or
@@ -89,7 +90,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let is_there = self.tree.is_object(dir, name, &holder) == Some(true);
         if !is_there {
             let spot = Spot { dir: at.no, name: name.into() };
-            self.moved_elsewhere(at, &spot, &Origin::scan(self.root(at.root).via).merged())?;
+            self.moved_elsewhere(at, &spot, None, &Origin::scan(self.root(at.root).via).merged())?;
         }
         Ok(is_there)
     }
@@ -277,12 +278,18 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if told.spot.dir != at.no || *told.spot.name != *name || told.facts != *facts {
             return Ok(false);
         }
-        let mut spot = told.spot.clone();
+        let spot = told.spot.clone();
+        Ok(!self.has_ended_since(&spot, seq)?)
+    }
+
+    /// Whether a name, or that of a directory above it, was told to have ended after that record.
+    pub(super) fn has_ended_since(&mut self, spot: &Spot, seq: Seq) -> Result<bool> {
+        let mut spot = spot.clone();
         loop {
             if self.ended.get(&spot).is_some_and(|ended| *ended > seq) {
-                return Ok(false);
+                return Ok(true);
             }
-            let Some((parent, name)) = self.dirs.parent(spot.dir)? else { return Ok(true) };
+            let Some((parent, name)) = self.dirs.parent(spot.dir)? else { return Ok(false) };
             spot = Spot { dir: parent, name: (*name).into() };
         }
     }

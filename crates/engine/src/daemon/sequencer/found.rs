@@ -134,9 +134,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             Difference::Absent { .. } => None,
         };
         let newer = |told: &Facts, seen: &Facts| told.ctime_ns > seen.ctime_ns;
+        let is_new = matches!(difference, Difference::New { .. });
         let seen = seen.filter(|seen| {
-            let told = self.recent.get(&(seen.dev, seen.inode));
-            !told.is_some_and(|told| newer(&told.facts, seen))
+            let told = self.recent.get(&(seen.dev, seen.inode)).map(|told| &*told);
+            // Where a directory is has to be known before it is told of: with it goes all that it holds.
+            let may_have_moved = is_new && is_dir(seen) && (!first || told.is_some());
+            !may_have_moved && !told.is_some_and(|told| newer(&told.facts, seen))
         });
         let facts = match seen {
             Some(facts) => *facts,
@@ -155,14 +158,20 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if self.left_out(at, &spot.name, facts.kind == FileType::Dir) {
             return Ok(());
         }
+        let told = self.recent.get(&(facts.dev, facts.inode));
+        if !is_new && is_dir(&facts) && told.is_some_and(|told| told.spot != *spot) {
+            // Its last record says that it has another name: what brought it to this one is told first.
+            self.doubt(spot.clone(), Origin::scan(via), super::events::DOUBT_WAIT);
+            return Ok(());
+        }
         // What was told before the comparison, and was not in the inventory then, has been lost from it: tell it again.
         let told_since = self.recent.get(&(facts.dev, facts.inode)).is_some_and(|told| told.seq > base);
-        if matches!(difference, Difference::New { .. }) && told_since && self.told_already(at, &spot.name, &facts)? {
+        if is_new && told_since && self.told_already(at, &spot.name, &facts)? {
             return Ok(());
         }
         match difference {
             Difference::New { .. } if first => {
-                let from = if is_dir(&facts) { self.listed_elsewhere(at, &spot.name)? } else { None };
+                let from = if is_dir(&facts) { self.dir_elsewhere(at, &spot.name, &facts)? } else { None };
                 match from {
                     Some(from) => self.tell_move(&from.borrow(), at, spot, facts, Origin::scan(via), true),
                     None => self.tell_new(at, spot, facts, Origin::scan(via), false),

@@ -36,6 +36,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     fn moved(&mut self, event: &Event, from: &At, into: &At, to_name: &[u8], ahead: &[Notice]) -> Result<()> {
         let old = Spot { dir: from.no, name: event.place.name.clone() };
         let new = Spot { dir: into.no, name: to_name.into() };
+        // Both directories changed, whatever comes to be told of it.
+        for at in [from, into] {
+            self.refresh_soon(at.no, self.root(at.root).via);
+        }
         if let Some(index) = self.exchanged.iter().position(|(a, b)| *a == old && *b == new) {
             self.exchanged.swap_remove(index);
             return Ok(());
@@ -146,8 +150,6 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 self.settles_there(object, old.clone(), settled);
             }
         }
-        let via = self.root(from.root).via;
-        self.refresh_soon(from.no, via);
         self.touch_again(from);
         if !exchange {
             self.ended.insert(old.clone(), self.last);

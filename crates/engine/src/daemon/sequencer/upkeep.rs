@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use keepwatch_journal::{Evidence, Via};
 
+use super::events::DOUBT_WAIT;
 use super::{More, ObjectNo, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::compare::differs;
 use crate::daemon::dirs::{At, DirNo, RootNo};
@@ -249,8 +250,14 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             },
             None => (at, Vec::new().into()),
         };
-        let told = self.recent.get(&(facts.dev, facts.inode)).map(|told| told.facts.clone());
-        let before = match told {
+        let told = self.recent.get(&(facts.dev, facts.inode)).map(|told| (told.facts.clone(), told.spot.clone()));
+        let spot = Spot { dir: at.no, name: (*name).into() };
+        if told.as_ref().is_some_and(|(told, at)| is_dir(told) && *at != spot) {
+            // Its last record says that it has another name: what brought it to this one is told first.
+            self.doubt(spot, origin, DOUBT_WAIT);
+            return Ok(());
+        }
+        let before = match told.map(|(facts, _)| facts) {
             Some(told) => Some(told),
             None => {
                 let root = self.root(at.root).name.clone();
