@@ -255,7 +255,7 @@ impl Keepwatch {
     }
 
     /// Keeps the state directory of a test that fails, where that was asked for.
-    fn keep(&self) {
+    pub fn keep(&self) {
         if let Some(kept) = std::env::var_os("KEEPWATCH_KEEP_FAILED") {
             let _ = Command::new("cp").arg("-a").arg(&self.state).arg(kept).status();
         }

@@ -254,8 +254,14 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         known: Option<&Facts>,
         origin: &Origin,
     ) -> Result<Whereabouts> {
-        let Some(no) = self.dirs.child(at.no, &spot.name)? else { return Ok(Whereabouts::NotFound) };
-        let Some(key) = self.dirs.key(no)? else { return Ok(Whereabouts::NotFound) };
+        let listed = match self.dirs.child(at.no, &spot.name)? {
+            Some(no) => self.dirs.key(no)?,
+            None => None,
+        };
+        // The table may have it where it was met, of which nothing was told.
+        let told = known.and_then(|known| self.keys.get(&(known.dev, known.inode)).cloned());
+        let is_listed = told.is_none() || told == listed;
+        let Some(key) = told.or(listed) else { return Ok(Whereabouts::NotFound) };
         let dirs = &mut self.dirs;
         let located =
             self.tree.locate(&key, &mut |above| *above != key && matches!(dirs.find(above), Ok(Place::In(_))));
@@ -276,7 +282,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             return Ok(Whereabouts::Moving);
         }
         let new = Spot { dir: into.no, name: name.clone() };
-        self.tell_move(&RelPathOf { at, name: &spot.name }, &into, &new, facts, origin.clone(), false)?;
+        self.tell_move(&RelPathOf { at, name: &spot.name }, &into, &new, facts, origin.clone(), !is_listed)?;
         self.resolved.insert(spot.clone());
         Ok(Whereabouts::Told)
     }

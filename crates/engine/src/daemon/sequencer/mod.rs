@@ -154,6 +154,8 @@ pub struct Sequencer<T, L> {
     clock: Arc<dyn Clock>,
     asked: Asked,
     recent: Cache<ObjectNo, Told>,
+    /// By what a directory that was told of is found wherever it is now.
+    keys: Cache<ObjectNo, DirKey>,
     /// Names that were told to have ended, or to be another directory, and when: what was told of them and of what is
     /// below them before counts no more.
     ended: Cache<Spot, Seq>,
@@ -207,6 +209,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             clock,
             asked: Asked::default(),
             recent: Cache::new(RECENT_ENTRIES),
+            keys: Cache::new(RECENT_ENTRIES),
             ended: Cache::new(RECENT_ENTRIES),
             settle: Settle::default(),
             doubts: Due::new(DOUBTS_MAX),
@@ -385,6 +388,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if let Some(facts) = told {
             if self.is_known_otherwise(&facts, via) {
                 self.stray((facts.dev, facts.inode));
+            }
+            if is_dir(&facts)
+                && let Ok(Some(no)) = self.dirs.child(at.no, name)
+                && let Ok(Some(key)) = self.dirs.key(no)
+            {
+                self.keys.insert((facts.dev, facts.inode), key);
             }
             // What was created or modified is another version, even if another name told of it before: it settles anew.
             let goes_on = matches!(op, Op::Attrib | Op::Move) && !more.anew;
