@@ -1,11 +1,14 @@
 //! `ls`, `log` and `status` with `--all-hosts`: the same questions, answered by the shared index.
 
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use keepwatch_engine::index::{IndexError, IndexHost, IndexLog, IndexRoot, IndexSettings, IndexView, Stop};
-use keepwatch_journal::{RelPath, RootName};
+use keepwatch_engine::index::{
+    IndexError, IndexHost, IndexLog, IndexMoment, IndexRoot, IndexSettings, IndexView, Stop,
+};
+use keepwatch_journal::{RelPath, RootName, Timestamp};
 
 use super::{Context, place};
 use crate::config::Settings;
@@ -59,7 +62,15 @@ fn in_no_root(path: &Path) -> CommandError {
         .hint("`keepwatch status --all-hosts` lists the roots")
 }
 
-/// `ls --all-hosts`.
+/// A host, what of it was asked for, and when; `None` where its history in the index begins later.
+struct Asked<'h> {
+    host: &'h IndexHost,
+    places: Vec<(&'h IndexRoot, RelPath)>,
+    moment: Option<IndexMoment>,
+    is_uncertain: bool,
+}
+
+/// `ls --all-hosts`, now or as it was at a moment.
 ///
 /// # Errors
 /// If the index cannot be read, or the path lies in no root.
@@ -67,6 +78,7 @@ pub fn list(
     of: &Settings,
     context: &Context,
     path: Option<&Path>,
+    at: Option<Timestamp>,
     listing: &mut dyn Listing,
 ) -> Result<Outcome, CommandError> {
     let view = open(of)?;
@@ -75,28 +87,36 @@ pub fn list(
     if let (true, Some(path)) = (places.is_empty(), path) {
         return Err(in_no_root(path));
     }
+    let wants_one = places.iter().any(|(_, _, rel)| !rel.is_root());
+    let mut asked: Vec<Asked<'_>> = Vec::new();
+    for (host, root, rel) in places {
+        match asked.last_mut().filter(|asked| asked.host.name == host.name) {
+            Some(asked) => asked.places.push((root, rel)),
+            None => {
+                let moment = view.moment(host, at)?;
+                asked.push(Asked { host, places: vec![(root, rel)], moment, is_uncertain: false });
+            }
+        }
+    }
     let mut rows = 0_u64;
     let mut failed: Option<IndexError> = None;
     super::print(|out| {
-        for (host, root, rel) in &places {
-            let mut result = Ok(());
-            let done = view.list(host, root, rel, |path, known| {
-                let row = Row {
-                    host: &host.name,
-                    root: root.name.as_str(),
-                    root_path: root.dir.as_deref().unwrap_or_default(),
-                    path: path.as_bytes(),
-                    facts: known.facts.as_ref(),
-                    sha256: known.sha256.as_ref(),
-                };
-                rows += 1;
-                result = listing.row(&row, out);
-                if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
-            result?;
-            if let Err(error) = done {
-                failed = Some(error);
-                break;
+        for Asked { host, places, moment, is_uncertain } in &mut asked {
+            let Some(moment) = *moment else { continue };
+            match list_host(&view, host, places, moment, listing, out) {
+                Ok(told) => rows += told?,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+            let of: Vec<_> = places.iter().map(|(root, rel)| (*root, rel)).collect();
+            match view.is_uncertain(host, &of, moment) {
+                Ok(found) => *is_uncertain = found,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
             }
         }
         Ok(())
@@ -104,11 +124,65 @@ pub fn list(
     if let Some(error) = failed {
         return Err(error.into());
     }
-    let wants_one = places.iter().any(|(_, _, rel)| !rel.is_root());
-    if rows == 0 && wants_one {
+    if !context.globals.quiet {
+        asked.iter().for_each(|asked| tell_doubts(asked, at.is_some()));
+    }
+    let lacks_one = asked.iter().any(|asked| asked.moment.is_none());
+    if rows == 0 && wants_one && !lacks_one {
         return Err(CommandError::new(Kind::Findings, "the shared index knows nothing of that name"));
     }
-    Ok(Outcome::Fine)
+    Ok(if lacks_one { Outcome::Findings } else { Outcome::Fine })
+}
+
+/// Writes what stands or stood on one host; how many rows, and whether they could be written.
+fn list_host(
+    view: &IndexView,
+    host: &IndexHost,
+    places: &[(&IndexRoot, RelPath)],
+    moment: IndexMoment,
+    listing: &mut dyn Listing,
+    out: &mut dyn Write,
+) -> Result<io::Result<u64>, IndexError> {
+    let mut rows = 0;
+    for (root, rel) in places {
+        let mut result = Ok(());
+        view.list(host, root, rel, moment, |name| {
+            let row = Row {
+                host: &host.name,
+                root: root.name.as_str(),
+                root_path: root.dir.as_deref().unwrap_or_default(),
+                path: name.path.as_bytes(),
+                facts: name.facts.as_ref(),
+                sha256: name.sha256.as_ref(),
+            };
+            rows += 1;
+            result = listing.row(&row, out);
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        if let Err(error) = result {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(rows))
+}
+
+fn tell_doubts(asked: &Asked<'_>, past: bool) {
+    let host = Safe::text(&asked.host.name);
+    let mut err = io::stderr();
+    if asked.moment.is_none() {
+        let _ = writeln!(
+            err,
+            "{host}: its history in the shared index begins later, so what stood there then is not known; ask on the host \
+             itself"
+        );
+    } else if asked.is_uncertain {
+        let when = if past { "was" } else { "is" };
+        let _ = writeln!(
+            err,
+            "uncertain on {host}: a gap {when} open then, so changes may have been missed; see \
+             `keepwatch log --all-hosts --do gap`"
+        );
+    }
 }
 
 /// `log --all-hosts`.

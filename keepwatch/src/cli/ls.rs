@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(short = '0', long, conflicts_with = "json")]
     pub null: bool,
     /// Of every host, from the shared index
-    #[arg(long, conflicts_with = "at")]
+    #[arg(long)]
     pub all_hosts: bool,
 }
 
@@ -45,10 +45,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         (_, true) => Box::new(Null::default()),
         _ => Box::new(Long::new(now.time_zone().clone())),
     };
-    if args.all_hosts {
-        return all_hosts::list(&settings, context, args.path.as_deref(), &mut *listing);
-    }
     let at = args.at.as_deref().map(|at| moment(at, &now)).transpose()?;
+    if args.all_hosts {
+        return all_hosts::list(&settings, context, args.path.as_deref(), at, &mut *listing);
+    }
     engine::catch_up(&settings.state_dir);
     let view = engine::view(&settings.state_dir)?;
     let place = match &args.path {

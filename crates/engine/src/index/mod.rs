@@ -22,14 +22,17 @@
 //! `writer` keeps transaction, cursor and savepoints; `audit` are the rows of the history, `row` those of names; `host`
 //! says whose rows they are; `schema` makes the tables; `session` is the connection; `copy` PostgreSQL's binary format;
 //! `replay` makes a host's rows anew;
-//! `view` reads.
+//! `view` reads: `list` what stands or stood, `gaps` whether that is certain, `log` what happened.
 
 mod ahead;
 mod audit;
 mod copy;
 mod database;
 mod error;
+mod gaps;
 mod host;
+mod list;
+mod log;
 mod overlay;
 mod replay;
 mod row;
@@ -42,9 +45,11 @@ mod writer;
 
 pub use error::{IndexError, Result};
 pub use host::Writer;
+pub use list::{IndexMoment, IndexName};
+pub use log::IndexLog;
 pub use replay::Replay;
 pub use schema::INDEX_SCHEMA;
 pub use session::Stop;
 pub use settings::{IndexSettings, Password, ServerAddress, Tls, is_near};
-pub use view::{IndexHost, IndexLog, IndexRoot, IndexView};
+pub use view::{IndexHost, IndexRoot, IndexView};
 pub use writer::Index;

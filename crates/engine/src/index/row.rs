@@ -9,14 +9,46 @@ use crate::apply::codes::Code;
 use crate::apply::{FileId, Known, Place, signed, unsigned};
 use crate::model::{Facts, FileType, Seq, Timestamp};
 
+/// The columns of facts, in the order in which [`read_facts`] takes them.
+macro_rules! fact_columns {
+    ($of:literal) => {
+        concat!(
+            $of,
+            ".kind, ",
+            $of,
+            ".size, ",
+            $of,
+            ".mtime_ns, ",
+            $of,
+            ".ctime_ns, ",
+            $of,
+            ".dev, ",
+            $of,
+            ".inode, ",
+            $of,
+            ".mode, ",
+            $of,
+            ".uid, ",
+            $of,
+            ".gid, ",
+            $of,
+            ".nlink, ",
+            $of,
+            ".target"
+        )
+    };
+}
 /// The columns of a [`Known`], in the order in which [`read_known`] takes them.
 macro_rules! known_columns {
     () => {
-        "f.file_id, f.kind, f.size, f.mtime_ns, f.ctime_ns, f.dev, f.inode, f.mode, f.uid, f.gid, f.nlink, f.target, \
-         f.first_seen_ns, f.from_seq, f.version_seq, f.last_seq, f.last_change_ns, f.settled_seq, f.sha256"
+        concat!(
+            "f.file_id, ",
+            $crate::index::row::fact_columns!("f"),
+            ", f.first_seen_ns, f.from_seq, f.version_seq, f.last_seq, f.last_change_ns, f.settled_seq, f.sha256"
+        )
     };
 }
-pub(super) use known_columns;
+pub(super) use {fact_columns, known_columns};
 
 /// The columns of `files`, in the order in which [`put_name`] and [`Columns`] give them.
 macro_rules! file_columns {
