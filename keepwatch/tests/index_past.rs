@@ -61,6 +61,56 @@ fn what_stood_at_a_moment_is_what_each_host_says_of_itself() {
     assert_eq!(of_one(&late), of_one(&now));
 }
 
+#[test]
+fn what_happened_in_a_directory_is_followed_as_its_host_follows_it() {
+    let Some(postgres) = Postgres::start("what_happened_in_a_directory_is_followed_as_its_host_follows_it") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = with_a_past(dir.path(), &postgres);
+    let (_, asked) = &hosts[0];
+    let mut followed = 0;
+    for (name, keepwatch) in &hosts {
+        // What is written has settled.
+        support::wait_for("everything has settled", || {
+            wait_indexed(keepwatch);
+            postgres.sql("SELECT count(*) FROM originals WHERE type = 'file' AND NOT settled") == "0"
+        });
+        let tree = dir.path().join(name);
+        let records = keepwatch.records();
+        let of = |record: &Value, field: &str| record[field].as_str().map(str::to_owned);
+        let paths: BTreeSet<String> =
+            records.iter().flat_map(|record| [of(record, "path"), of(record, "old_path")]).flatten().collect();
+        let dirs: BTreeSet<String> =
+            records.iter().filter(|record| record["type"] == "dir").filter_map(|record| of(record, "path")).collect();
+        let middle = records[records.len() / 2]["at"].as_str().unwrap();
+        let some_files = paths.difference(&dirs).step_by(sized(12, 3));
+        for path in dirs.iter().chain(some_files).map(String::as_str).chain([".", "never/there"]) {
+            let log = |keepwatch: &Keepwatch, args: &[&str]| {
+                let mut command = keepwatch.command(&["log", "--json"]);
+                let output = command.args(args).arg(tree.join(path)).stdin(Stdio::null()).output().unwrap();
+                assert!(output.status.success(), "{}", text(&output.stderr));
+                let told: Vec<Value> =
+                    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+                told
+            };
+            let own_of = |args: &[&str]| {
+                let mut own = log(keepwatch, args);
+                own.iter_mut().for_each(|record| record["host"] = name.as_str().into());
+                own
+            };
+            let own = own_of(&[]);
+            let own_unfollowed = own_of(&["--no-follow"]);
+            assert_eq!(log(asked, &["--all-hosts"]), own, "{name}: {path}");
+            assert_eq!(log(asked, &["--all-hosts", "--no-follow"]), own_unfollowed, "{name}: {path}, not followed");
+            let since = ["--since", middle, "--do", "move", "--do", "delete", "--do", "settled"];
+            assert_eq!(log(asked, &[&["--all-hosts"], &since[..]].concat()), own_of(&since), "{name}: {path}, some");
+            followed += usize::from(dirs.contains(path) && own.len() > own_unfollowed.len());
+        }
+    }
+    assert!(followed > 5, "{followed} directories were elsewhere once");
+}
+
 /// Hosts that lived: churn, whole directories that came, moved and went, two exchanged names, and stretches in which
 /// nobody watched.
 fn with_a_past(dir: &Path, postgres: &Postgres) -> Vec<(String, Keepwatch)> {

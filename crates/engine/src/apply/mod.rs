@@ -12,7 +12,7 @@
 //! directory's name is the end of all that it held.
 //!
 //! `record` decides what a record means; `tree` changes live names and `dirs` directories; `known` are the values,
-//! `codes` and `acts` how they lie in columns.
+//! `codes` and `acts` how they lie in columns; `told` is what a record is asked by.
 
 pub(crate) mod acts;
 pub(crate) mod codes;
@@ -20,6 +20,7 @@ mod dirs;
 mod known;
 mod record;
 mod store;
+pub(crate) mod told;
 mod tree;
 
 pub(crate) use dirs::{DEPTH_BITS, below};

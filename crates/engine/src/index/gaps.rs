@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::error::Result;
 use super::list::IndexMoment;
-use super::log::{ACTS, record};
+use super::log::{ACT, record};
 use super::view::{IndexHost, IndexRoot, IndexView};
 use crate::model::{Body, RelPath, RootName, Seq, Timestamp};
 
@@ -87,7 +87,7 @@ impl IndexView {
     ) -> Result<bool> {
         let mut gaps = Gaps::default();
         let sql = format!(
-            "{ACTS} WHERE a.host_id=$1 AND a.act <> 'settled' AND a.act IN ('config', 'gap', 'gap_closed') ORDER BY 1"
+            "{ACT} FROM acts a WHERE a.host_id=$1 AND a.act <> 'settled' AND a.act IN ('config', 'gap', 'gap_closed') ORDER BY 1"
         );
         self.stream(&sql, &[&host.id], |row| {
             if let Some(record) = record(row) {

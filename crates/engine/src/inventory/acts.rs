@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::row::signed;
 use crate::apply::Stamp;
-pub(super) use crate::apply::acts::{body, columns, extra_of, extra_text, name, reason, seq};
+pub(super) use crate::apply::acts::{body, columns, extra_of, extra_text, reason, seq};
 use crate::model::{Config, Gap, GapClosed};
 
 /// A root is watched, at this place; or no longer. Its files stay: leaving the configuration deletes nothing.

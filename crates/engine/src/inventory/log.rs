@@ -11,6 +11,7 @@ use super::past::{Past, seq_at};
 use super::row::{read_facts, signed};
 use super::view::View;
 use crate::apply::codes::Code;
+use crate::apply::told::{places, word};
 use crate::model::{Body, By, Change, OldPlace, Op, Record, RelPath, RootName, Seq, Timestamp, Via};
 
 /// Which records to tell.
@@ -220,33 +221,4 @@ impl Log<'_> {
 struct About {
     file: Option<i64>,
     dirs: Vec<(i64, Seq)>,
-}
-
-/// The roots and paths that a record names.
-fn places(body: &Body) -> Vec<(Option<&RootName>, Option<&RelPath>)> {
-    match body {
-        Body::Change(change) => {
-            let old = change.old.as_ref().map(|old| (Some(old.root.as_ref().unwrap_or(&change.root)), Some(&old.path)));
-            [(Some(&change.root), Some(&change.path))].into_iter().chain(old).collect()
-        }
-        Body::Settled(settled) => vec![(Some(&settled.root), Some(&settled.path))],
-        Body::Gap(gap) => vec![(gap.root.as_ref(), Some(&gap.path))],
-        Body::GapClosed(closed) => vec![(closed.root.as_ref(), None)],
-        Body::Config(config) => vec![(Some(&config.root), None)],
-        Body::Other(_) => Vec::new(),
-    }
-}
-
-/// The word in `do`.
-fn word(body: &Body) -> &str {
-    match body {
-        Body::Change(change) => match change.op {
-            Op::Create => "create",
-            Op::Modify => "modify",
-            Op::Attrib => "attrib",
-            Op::Move => "move",
-            Op::Delete => "delete",
-        },
-        body => acts::name(body),
-    }
 }

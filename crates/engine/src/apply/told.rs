@@ -1,0 +1,33 @@
+//! What a record tells of, as somebody asks for it: its word, and the places that it names.
+
+use super::acts;
+use crate::model::{Body, Op, RelPath, RootName};
+
+/// The roots and paths that a record names.
+pub(crate) fn places(body: &Body) -> Vec<(Option<&RootName>, Option<&RelPath>)> {
+    match body {
+        Body::Change(change) => {
+            let old = change.old.as_ref().map(|old| (Some(old.root.as_ref().unwrap_or(&change.root)), Some(&old.path)));
+            [(Some(&change.root), Some(&change.path))].into_iter().chain(old).collect()
+        }
+        Body::Settled(settled) => vec![(Some(&settled.root), Some(&settled.path))],
+        Body::Gap(gap) => vec![(gap.root.as_ref(), Some(&gap.path))],
+        Body::GapClosed(closed) => vec![(closed.root.as_ref(), None)],
+        Body::Config(config) => vec![(Some(&config.root), None)],
+        Body::Other(_) => Vec::new(),
+    }
+}
+
+/// The word in `do`.
+pub(crate) fn word(body: &Body) -> &str {
+    match body {
+        Body::Change(change) => match change.op {
+            Op::Create => "create",
+            Op::Modify => "modify",
+            Op::Attrib => "attrib",
+            Op::Move => "move",
+            Op::Delete => "delete",
+        },
+        body => acts::name(body),
+    }
+}
