@@ -497,6 +497,42 @@ fn a_batch_reads_no_more_rows_than_it_is_about() {
     assert!(postgres.number(&sum("n_tup_hot_upd")) * 2 > batches * size, "most rows stay in their page");
 }
 
+/// The same where names end, of files and of directories.
+#[test]
+fn a_batch_that_ends_names_reads_no_more_rows_than_it_is_about() {
+    let Some(postgres) = Postgres::start("a_batch_that_ends_names_reads_no_more_rows_than_it_is_about") else { return };
+    postgres.sql("ALTER SYSTEM SET autovacuum = off");
+    postgres.sql("SELECT pg_reload_conf()");
+    let journal = JournalId::random();
+    let mut index = index_of(&postgres, journal).unwrap();
+    let (names, ends) = (12_000, 1_000);
+    let path = |number: u64| if number.is_multiple_of(2) { format!("d{number}") } else { format!("f{number}") };
+    let what = |number: u64| Facts {
+        kind: if number.is_multiple_of(2) { FileType::Dir } else { FileType::File },
+        ..facts(number)
+    };
+    let made: Vec<Record> =
+        (1..=names).map(|seq| record(seq, change(Op::Create, &path(seq), Some(what(seq))))).collect();
+    let ended: Vec<Record> =
+        (1..=ends).map(|number| record(names + number, change(Op::Delete, &path(number), None))).collect();
+    for batch in made.chunks(4_000).chain(ended.chunks(100)) {
+        let last = batch.last().unwrap().seq.0;
+        assert_eq!(index.apply(batch, cursor(journal, last), Seq(last)).unwrap(), 0);
+    }
+    // What a session did is counted when it ends.
+    drop(index);
+    let of = |table: &str, columns: &str| {
+        postgres.number(&format!("SELECT coalesce({columns}, 0) FROM pg_stat_user_tables WHERE relname = '{table}'"))
+    };
+    wait_for("all is counted", || of("files", "n_tup_del") >= ends);
+    for (table, ended) in [("files", ends), ("dirs", ends / 2), ("dir_names", ends / 2)] {
+        let read = of(table, "idx_tup_fetch + seq_tup_read");
+        assert!(read <= 8 * ended, "{read} rows of {table} were read for {ended} that ended");
+    }
+    assert_eq!(postgres.number("SELECT count(*) FROM dir_names WHERE to_seq IS NULL"), (names - ends) / 2);
+    assert_eq!(postgres.number("SELECT count(*) FROM originals WHERE path <> ''"), names - ends);
+}
+
 #[test]
 fn unchanged_rows_cost_no_write_and_a_directory_s_rename_touches_directories_only() {
     let test = "unchanged_rows_cost_no_write_and_a_directory_s_rename_touches_directories_only";

@@ -55,8 +55,18 @@ const UPSERT_FILES: &str = concat!(
      last_change_ns=excluded.last_change_ns, settled_seq=excluded.settled_seq, sha256=excluded.sha256 \
      WHERE files.last_seq <= excluded.last_seq"
 );
+/// A DELETE has no LATERAL. What holds of every row here makes the planner expect few of them, so that it looks each key up in
+/// place of reading all that a host has for each: it did that on young tables, which took minutes.
 const DELETE_FILES: &str = "DELETE FROM files f USING unnest($2::bigint[], $3::bytea[]) AS u(dir_id, name) \
-     WHERE f.host_id=$1 AND f.dir_id=u.dir_id AND f.name=u.name";
+     WHERE f.host_id=$1 AND f.dir_id=u.dir_id AND f.name=u.name \
+     AND coalesce(u.dir_id, 0)=u.dir_id AND coalesce(u.name, '')=u.name";
+const DELETE_DIRS: &str = "DELETE FROM dirs d USING unnest($2::bigint[]) AS u(dir_id) WHERE d.host_id=$1 AND d.dir_id=u.dir_id \
+     AND coalesce(u.dir_id, 0)=u.dir_id AND coalesce(u.dir_id, 1)=u.dir_id";
+/// Ends the names of directories; written over by key, for the same reason.
+const LEAVE_DIR_NAMES: &str = "INSERT INTO dir_names (host_id, dir_id, from_seq, to_seq, parent, name) \
+     SELECT $1, n.dir_id, n.from_seq, u.seq, n.parent, n.name FROM unnest($2::bigint[], $3::bigint[]) AS u(dir_id, seq) \
+     JOIN LATERAL (SELECT * FROM dir_names WHERE host_id=$1 AND dir_id=u.dir_id AND to_seq IS NULL OFFSET 0) AS n ON true \
+     ON CONFLICT (host_id, dir_id, from_seq) DO UPDATE SET to_seq=excluded.to_seq";
 const COPY_PAST: &str = "COPY past_names (host_id, dir_id, name, to_seq, file_id, from_seq, kind) FROM STDIN BINARY";
 const COPY_DIRS: &str = "COPY dirs (host_id, dir_id, root_id, parent, name, path, path_text) FROM STDIN BINARY";
 const COPY_DIR_NAMES: &str = "COPY dir_names (host_id, dir_id, from_seq, to_seq, parent, name) FROM STDIN BINARY";
@@ -225,17 +235,12 @@ impl Database<'_> {
 
     fn write_dirs(&self, gathered: &Gathered) -> Result<()> {
         if !gathered.gone_dirs.is_empty() {
-            self.session
-                .execute("DELETE FROM dirs WHERE host_id=$1 AND dir_id=ANY($2)", &[&self.host, &gathered.gone_dirs])?;
+            self.session.execute(DELETE_DIRS, &[&self.host, &gathered.gone_dirs])?;
         }
         if !gathered.left_dir_names.is_empty() {
             let (dirs, seqs): (Vec<i64>, Vec<i64>) =
                 gathered.left_dir_names.iter().map(|(dir, seq)| (*dir, signed(seq.0))).unzip();
-            self.session.execute(
-                "UPDATE dir_names n SET to_seq=u.seq FROM unnest($2::bigint[], $3::bigint[]) AS u(dir_id, seq) \
-                 WHERE n.host_id=$1 AND n.dir_id=u.dir_id AND n.to_seq IS NULL",
-                &[&self.host, &dirs, &seqs],
-            )?;
+            self.session.execute(LEAVE_DIR_NAMES, &[&self.host, &dirs, &seqs])?;
         }
         let mut rows = Rows::default();
         for (id, dir) in &gathered.new_dirs {
