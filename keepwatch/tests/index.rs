@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use keepwatch_engine::index::{Index, IndexError, IndexSettings, Password, Stop, Tls, Writer};
 use keepwatch_journal::{
-    Body, ChainHash, Change, Config, Cursor, Evidence, Facts, FileType, JournalId, Op, Record, RelPath, RootName, Seq,
-    Settled, Timestamp, Via,
+    Body, ChainHash, Change, Config, Cursor, Evidence, Facts, FileType, JournalId, OldPlace, Op, Record, RelPath,
+    RootName, Seq, Settled, Timestamp, Via,
 };
 use postgres::{Postgres, assert_indexed, digests, host, index_status, lag, originals, wait_indexed};
 use support::{Dice, Keepwatch, Row, bytes, is_change, sh, shake, sized, wait_for};
@@ -531,6 +531,37 @@ fn a_batch_that_ends_names_reads_no_more_rows_than_it_is_about() {
     }
     assert_eq!(postgres.number("SELECT count(*) FROM dir_names WHERE to_seq IS NULL"), (names - ends) / 2);
     assert_eq!(postgres.number("SELECT count(*) FROM originals WHERE path <> ''"), names - ends);
+}
+
+/// However often a directory was renamed, the next time costs no more.
+#[test]
+fn a_directory_that_is_renamed_again_and_again_costs_the_same_each_time() {
+    let test = "a_directory_that_is_renamed_again_and_again_costs_the_same_each_time";
+    let Some(postgres) = Postgres::start(test) else { return };
+    let journal = JournalId::random();
+    let mut index = index_of(&postgres, journal).unwrap();
+    let renames = sized(1_000, 10_000) as u64;
+    let dir = || Some(Facts { kind: FileType::Dir, ..facts(1) });
+    let mut records = vec![record(1, change(Op::Create, "d1", dir()))];
+    records.extend((2..=renames).map(|seq| {
+        let Body::Change(moved) = change(Op::Move, &format!("d{seq}"), dir()) else { unreachable!() };
+        let from = RelPath::new(format!("d{}", seq - 1).into_bytes()).unwrap();
+        record(seq, Body::Change(Change { old: Some(OldPlace { root: None, path: from }), ..moved }))
+    }));
+    records.push(record(renames + 1, change(Op::Delete, &format!("d{renames}"), None)));
+    for batch in records.chunks(500) {
+        let last = batch.last().unwrap().seq.0;
+        assert_eq!(index.apply(batch, cursor(journal, last), Seq(last)).unwrap(), 0);
+    }
+    // What a session did is counted when it ends.
+    drop(index);
+    let of = |columns: &str| {
+        postgres.number(&format!("SELECT coalesce({columns}, 0) FROM pg_stat_user_tables WHERE relname = 'dir_names'"))
+    };
+    wait_for("all is counted", || of("n_tup_upd") >= renames);
+    let read = of("idx_tup_fetch + seq_tup_read");
+    assert!(read <= 8 * renames, "{read} rows were read for {renames} renames");
+    assert_eq!(postgres.number("SELECT count(*) FROM dir_names WHERE to_seq = from_seq + 1"), renames);
 }
 
 #[test]

@@ -65,7 +65,8 @@ const DELETE_DIRS: &str = "DELETE FROM dirs d USING unnest($2::bigint[]) AS u(di
 /// Ends the names of directories; written over by key, for the same reason.
 const LEAVE_DIR_NAMES: &str = "INSERT INTO dir_names (host_id, dir_id, from_seq, to_seq, parent, name) \
      SELECT $1, n.dir_id, n.from_seq, u.seq, n.parent, n.name FROM unnest($2::bigint[], $3::bigint[]) AS u(dir_id, seq) \
-     JOIN LATERAL (SELECT * FROM dir_names WHERE host_id=$1 AND dir_id=u.dir_id AND to_seq IS NULL OFFSET 0) AS n ON true \
+     JOIN LATERAL (SELECT * FROM dir_names WHERE host_id=$1 AND dir_id=u.dir_id ORDER BY from_seq DESC LIMIT 1) AS n \
+     ON n.to_seq IS NULL \
      ON CONFLICT (host_id, dir_id, from_seq) DO UPDATE SET to_seq=excluded.to_seq";
 const COPY_PAST: &str = "COPY past_names (host_id, dir_id, name, to_seq, file_id, from_seq, kind) FROM STDIN BINARY";
 const COPY_DIRS: &str = "COPY dirs (host_id, dir_id, root_id, parent, name, path, path_text) FROM STDIN BINARY";
@@ -348,7 +349,9 @@ impl Source for Database<'_> {
             &[&self.host, &dir.id, &root, &to.dir, &to.name, &path, &text],
         )?;
         self.session.execute(
-            "UPDATE dir_names SET to_seq=$3 WHERE host_id=$1 AND dir_id=$2 AND to_seq IS NULL",
+            // The place where it stands is its latest: found so, however often it has been renamed.
+            "UPDATE dir_names SET to_seq=$3 WHERE host_id=$1 AND dir_id=$2 AND to_seq IS NULL \
+             AND from_seq=(SELECT max(from_seq) FROM dir_names WHERE host_id=$1 AND dir_id=$2)",
             &[&self.host, &dir.id, &signed(seq.0)],
         )?;
         self.session.execute(
