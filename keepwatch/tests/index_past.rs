@@ -32,6 +32,7 @@ fn what_stood_at_a_moment_is_what_each_host_says_of_itself() {
             let told: BTreeSet<String> =
                 text(&all.stdout).lines().filter(|line| line.starts_with(&of_it)).map(str::to_owned).collect();
             assert_eq!(told, lines(&own), "{name} at {at}");
+            assert!(!text(&own.stdout).contains("\\u0000"), "{name} at {at}: a name that no file has");
             let is_uncertain = !own.stderr.is_empty();
             assert_eq!(said.contains(&format!("uncertain on {name}:")), is_uncertain, "{name} at {at}: {said}");
             rows += told.len();
@@ -171,11 +172,11 @@ fn exchange(one: &Path, other: &Path) {
     rustix::fs::renameat_with(here, one, here, other, rustix::fs::RenameFlags::EXCHANGE).unwrap();
 }
 
-/// Before everything, about each gap, and some moments between, each when a record came and just before.
+/// Before everything, about each gap and exchange of names, and some moments between, each when a record came and just before.
 fn moments(records: &[Value]) -> Vec<String> {
-    let is_gap = |record: &Value| record["do"].as_str().unwrap().starts_with("gap");
+    let is_odd = |record: &Value| record["do"].as_str().unwrap().starts_with("gap") || record["exchange"] == true;
     let every = (records.len() / sized(10, 60)).max(1);
-    let chosen = records.iter().enumerate().filter(|(number, record)| number % every == 0 || is_gap(record));
+    let chosen = records.iter().enumerate().filter(|(number, record)| number % every == 0 || is_odd(record));
     let exact = chosen.map(|(_, record)| record["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
     let just_before = jiff::SignedDuration::from_nanos(1);
     let both = exact.flat_map(|at| [at, at - just_before]).map(|at| at.to_string());

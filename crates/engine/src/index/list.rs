@@ -45,17 +45,18 @@ const NOW: &str = concat!(
      OR (sha256(d.path)=sha256($6::bytea) AND d.path=$6 AND f.name=$7)) ORDER BY d.path, f.name"
 );
 
-/// The names of `dir` after record $2 that meet a condition, which the live ones and those that ended later each have.
+/// The names of `dir` after record $2, without those that an exchange sets aside between its halves (a zero first), that meet a condition, which the live ones and those that ended later each have.
 macro_rules! names_then {
     ($live:literal, $past:literal, $condition:literal) => {
         concat!(
             "(SELECT ",
             $live,
-            " FROM files f WHERE f.host_id=$1 AND f.dir_id=dir.dir_id AND f.from_seq<=$2",
+            " FROM files f WHERE f.host_id=$1 AND f.dir_id=dir.dir_id AND f.name>='\\x01'::bytea AND f.from_seq<=$2",
             $condition,
             " UNION ALL SELECT ",
             $past,
-            " FROM past_names f WHERE f.host_id=$1 AND f.dir_id=dir.dir_id AND f.from_seq<=$2 AND f.to_seq>$2",
+            " FROM past_names f WHERE f.host_id=$1 AND f.dir_id=dir.dir_id AND f.name>='\\x01'::bytea \
+             AND f.from_seq<=$2 AND f.to_seq>$2",
             $condition,
             ")"
         )
