@@ -23,6 +23,8 @@ use crate::watch::lease::{Verdict, no_writer};
 const OPEN_DIRS: usize = 32;
 /// Levels to go up before giving up.
 const LEVELS_MAX: usize = 64 * 1024;
+/// A directory that is renamed while it is looked for is looked for so many times.
+const LOCATE_TRIES: usize = 8;
 
 /// A root's top directory, as it was when the root was found present.
 #[derive(Debug)]
@@ -111,6 +113,36 @@ impl FsTree {
             entry.fd = Some(fd);
         }
         entry.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// `None`: it was renamed while it was looked for.
+    fn locate_once(&mut self, key: &DirKey, known: &mut dyn FnMut(&DirKey) -> bool) -> Option<Located> {
+        let mut fd = match self.by_handle(key) {
+            Some(Ok(fd)) => fd,
+            Some(Err(error)) if Errno::from_io_error(&error) == Some(Errno::STALE) => return Some(Located::Gone),
+            Some(Err(_)) | None => return Some(Located::Unavailable),
+        };
+        let mut here = key.clone();
+        let mut chain = Vec::new();
+        for _ in 0..LEVELS_MAX {
+            if known(&here) {
+                chain.reverse();
+                return Some(Located::Below(here, chain));
+            }
+            let Ok(above) = openat(&fd, "..", DIRECTORY | OFlags::PATH, Mode::empty()) else {
+                return Some(Located::Unavailable);
+            };
+            let Ok(above_key) = dir_key(above.as_fd()) else { return Some(Located::Unavailable) };
+            if above_key == here {
+                return Some(Located::Outside);
+            }
+            match name_in(&fd, &above, &here) {
+                Some(name) => chain.push((here, name)),
+                None => return removed(&fd).then_some(Located::Gone),
+            }
+            (fd, here) = (above, above_key);
+        }
+        Some(Located::Outside)
     }
 
     fn by_handle(&mut self, key: &DirKey) -> Option<io::Result<OwnedFd>> {
@@ -226,32 +258,8 @@ impl Tree for FsTree {
     }
 
     fn locate(&mut self, key: &DirKey, known: &mut dyn FnMut(&DirKey) -> bool) -> Located {
-        let mut fd = match self.by_handle(key) {
-            Some(Ok(fd)) => fd,
-            Some(Err(error)) if Errno::from_io_error(&error) == Some(Errno::STALE) => return Located::Gone,
-            Some(Err(_)) | None => return Located::Unavailable,
-        };
-        let mut here = key.clone();
-        let mut chain = Vec::new();
-        for _ in 0..LEVELS_MAX {
-            if known(&here) {
-                chain.reverse();
-                return Located::Below(here, chain);
-            }
-            let Ok(above) = openat(&fd, "..", DIRECTORY | OFlags::PATH, Mode::empty()) else {
-                return Located::Unavailable;
-            };
-            let Ok(above_key) = dir_key(above.as_fd()) else { return Located::Unavailable };
-            if above_key == here {
-                return Located::Outside;
-            }
-            match name_in(&fd, &above, &here) {
-                Some(name) => chain.push((here, name)),
-                None => return if removed(&fd) { Located::Gone } else { Located::Unavailable },
-            }
-            (fd, here) = (above, above_key);
-        }
-        Located::Outside
+        // What is renamed just now has no name for a moment; it is not gone for that.
+        (0..LOCATE_TRIES).find_map(|_| self.locate_once(key, known)).unwrap_or(Located::Unavailable)
     }
 
     fn writers(&mut self, dir: DirAt<'_>, name: &[u8], inode: u64) -> Writers {
