@@ -39,6 +39,7 @@ pub fn settings(settings: &Settings) -> engine::Settings {
         commit_wait: settings.journal.commit_interval,
         commit_records: usize::try_from(settings.journal.commit_records).unwrap_or(usize::MAX),
         index: settings.postgres.as_ref().and_then(PostgresSettings::for_engine),
+        replicas: Vec::new(),
         scan_threads: NonZeroUsize::new(cores.min(SCAN_THREADS_MAX)).unwrap_or(NonZeroUsize::MIN),
     }
 }

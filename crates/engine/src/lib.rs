@@ -4,10 +4,13 @@
 //! Which module may use which stands in `tests/architecture.rs`.
 
 mod apply;
+pub mod beneath;
 pub mod clock;
 pub mod daemon;
 pub mod index;
 pub mod inventory;
 pub mod model;
 pub mod scan;
+pub mod sync;
+pub mod target;
 pub mod watch;

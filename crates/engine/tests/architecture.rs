@@ -10,17 +10,21 @@ use std::process::Command;
 const ENGINE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("clock", &[]),
+    ("beneath", &["model"]),
     ("watch", &["clock", "model"]),
-    ("scan", &["clock", "model"]),
+    ("scan", &["beneath", "clock", "model"]),
     ("apply", &["model"]),
     ("inventory", &["apply", "clock", "model"]),
     ("index", &["apply", "clock", "model"]),
-    ("daemon", &["clock", "index", "inventory", "model", "scan", "watch"]),
+    ("target", &["beneath", "clock", "model"]),
+    ("sync", &["beneath", "clock", "model", "target"]),
+    ("daemon", &["beneath", "clock", "index", "inventory", "model", "scan", "sync", "target", "watch"]),
 ];
 
 /// Siblings that do the same in different ways, and never use one another.
 const STRANGERS: &[(&str, &[&str])] = &[
     ("crates/engine/src/watch", &["fanotify", "inotify", "poll"]),
+    ("crates/engine/src/target", &["local", "memory"]),
     (
         "keepwatch/src/cli",
         &[
@@ -31,6 +35,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
             "log",
             "ls",
             "man",
+            "mirror",
             "reconcile",
             "replay",
             "root",
@@ -46,6 +51,9 @@ const NO_IO: &[&str] = &[
     "crates/engine/src/model/",
     "crates/engine/src/apply/",
     "crates/engine/src/daemon/sequencer/",
+    "crates/engine/src/sync/guards.rs",
+    "crates/engine/src/sync/layout.rs",
+    "crates/engine/src/sync/plan.rs",
     "crates/engine/src/watch/rename.rs",
     "crates/engine/src/watch/settle.rs",
 ];

@@ -28,11 +28,13 @@ pub use format::FORMAT;
 pub use json::ParseError;
 pub use reader::{ReadError, Reader};
 pub use record::{
-    Body, By, Change, Config, Evidence, Extra, Facts, FileType, Gap, GapClosed, GapReason, OldPlace, Op, Record,
-    Settled, Via,
+    Body, By, Change, Config, Copied, Evidence, Extra, Facts, FileType, Gap, GapClosed, GapReason, OldPlace, Op, Proof,
+    Record, Replica, Settled, Via, Withdrawal, Withdrawn,
 };
 pub use recovery::{OpenError, Recovery, Torn};
 pub use tail::{Batch, Tail};
-pub use value::{ChainHash, Cursor, JournalId, NotACursor, NotRelative, RelPath, RootName, Seq, Timestamp};
+pub use value::{
+    ChainHash, Cursor, Digest, JournalId, NotACursor, NotRelative, RelPath, ReplicaName, RootName, Seq, Timestamp,
+};
 pub use verify::{Finding, FindingKind, Report, VerifyOptions, verify};
 pub use writer::{CommitError, Writer, WriterOptions};

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::value::{RelPath, RootName, Seq, Timestamp};
+use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp};
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,12 @@ pub enum Body {
     GapClosed(GapClosed),
     /// `config`: what is watched from here on.
     Config(Config),
+    /// `copied`: a replica holds a version.
+    Copied(Box<Copied>),
+    /// `trashed removed`: a replica does not hold a version any more.
+    Withdrawn(Box<Withdrawn>),
+    /// `config` of a replica: where it is, and what is known of its target.
+    Replica(Box<Replica>),
     /// A `do` of a later version, or an act that this program only passes on; all its fields are in `extra`.
     Other(String),
 }
@@ -252,4 +258,79 @@ pub struct Config {
     pub identity: Option<String>,
     /// A person accepted a new identity in place of the old one.
     pub accepted: bool,
+}
+
+/// How far it is known that a copy is what the original was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Proof {
+    /// Size and mtime fit.
+    Presumed,
+    /// The hash of what was read is known, and the target acknowledged all of it.
+    Written,
+    /// The target's bytes were read again, or checked by the store, against the hash.
+    Proved,
+}
+
+/// A replica holds a version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Copied {
+    /// Which replica.
+    pub replica: ReplicaName,
+    /// The root of the original.
+    pub root: RootName,
+    /// The path in that root for which the replica holds it.
+    pub path: RelPath,
+    /// The copy stood for this path before and was renamed at the target, of a directory with all below it. Nothing was sent.
+    pub old_path: Option<RelPath>,
+    /// The original's file id.
+    pub file: i64,
+    /// The last record that had told of the original: the copy is what it was then.
+    pub of: Seq,
+    /// What kind.
+    pub kind: FileType,
+    /// Bytes.
+    pub size: u64,
+    /// The original's mtime.
+    pub mtime_ns: i64,
+    /// The hash of what was copied.
+    pub sha256: Option<Digest>,
+    /// How far it is proved.
+    pub proof: Proof,
+}
+
+/// What became of a copy that a replica holds no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Withdrawal {
+    /// It lies in the target's trash.
+    Trashed,
+    /// It is deleted, or was found to be gone.
+    Removed,
+}
+
+/// A replica does not hold a version any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Withdrawn {
+    /// What became of it.
+    pub how: Withdrawal,
+    /// Which replica.
+    pub replica: ReplicaName,
+    /// The root of the original.
+    pub root: RootName,
+    /// The path in that root for which the replica held it.
+    pub path: RelPath,
+    /// What kind.
+    pub kind: FileType,
+}
+
+/// Where a replica is, and what is known of its target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replica {
+    /// Which replica.
+    pub replica: ReplicaName,
+    /// Its URL, without secrets; `None`: it is no longer kept.
+    pub url: Option<String>,
+    /// The id in the mark by which the target is told from another.
+    pub identity: Option<String>,
+    /// All that was at the target is known: it was listed once and held against the originals.
+    pub listed: bool,
 }

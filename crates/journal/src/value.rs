@@ -135,6 +135,53 @@ impl fmt::Display for RootName {
     }
 }
 
+/// A replica's name in the configuration, or its URL.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicaName(Arc<str>);
+
+impl ReplicaName {
+    /// A name from the configuration, or from a record.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        ReplicaName(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ReplicaName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The SHA-256 of a file's content.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// Reads 64 lower-case hexadecimal digits; `None` for anything else.
+    #[must_use]
+    pub fn from_hex(hex: &[u8]) -> Option<Digest> {
+        ChainHash::from_hex(hex).map(|hash| Digest(hash.0))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ChainHash(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// Which journal: a UUIDv7, new at each epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct JournalId(pub uuid::Uuid);

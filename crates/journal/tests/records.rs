@@ -113,14 +113,18 @@ fn lines_of_format_1_are_read_and_written_for_ever() {
         r#"{"seq":12,"at":"2026-11-05T12:34:56.000000000Z","do":"gap","path":"","reason":"restart","since":"2026-11-05T12:00:00.000000000Z","note":"n"}"#,
         r#"{"seq":13,"at":"2026-11-05T12:34:56.000000000Z","do":"gap_closed","gap":12,"scanned":5,"found":1}"#,
         r#"{"seq":14,"at":"2026-11-05T12:34:56.000000000Z","do":"config","root":"r","dir":"/srv","identity":"uuid:1","accepted":true}"#,
-        r#"{"seq":15,"at":"2026-11-05T12:34:56.000000000Z","do":"copied","root":"r","path":"a","proof":"proved","n":[1.5,{"x":null}]}"#,
+        r#"{"seq":15,"at":"2026-11-05T12:34:56.000000000Z","do":"verified","root":"r","path":"a","proof":"proved","n":[1.5,{"x":null}]}"#,
+        r#"{"seq":16,"at":"2026-11-05T12:34:56.000000000Z","do":"copied","replica":"/mnt/b","root":"r","path":"a","file":-7,"of":9,"type":"file","size":5,"mtime_ns":6,"sha256":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","proof":"written"}"#,
+        r#"{"seq":17,"at":"2026-11-05T12:34:56.000000000Z","do":"copied","replica":"/mnt/b","root":"r","path":"b","old_path":"a","file":8,"of":9,"type":"dir","size":0,"mtime_ns":6,"proof":"presumed"}"#,
+        r#"{"seq":18,"at":"2026-11-05T12:34:56.000000000Z","do":"trashed","replica":"/mnt/b","root":"r","path":"b","type":"file"}"#,
+        r#"{"seq":19,"at":"2026-11-05T12:34:56.000000000Z","do":"config","replica":"/mnt/b","url":"file:///mnt/b","identity":"i","listed":true}"#,
     ];
     for line in lines {
         assert_eq!(text(&Record::parse(line.as_bytes()).unwrap()), line);
     }
     let Body::Change(change) = Record::parse(CREATE.as_bytes()).unwrap().body else { panic!("a change") };
     assert_eq!(change.path.as_bytes(), b"caf\xe9");
-    assert_eq!(Record::parse(lines[8].as_bytes()).unwrap().body, Body::Other("copied".to_owned()));
+    assert_eq!(Record::parse(lines[8].as_bytes()).unwrap().body, Body::Other("verified".to_owned()));
 }
 
 #[test]

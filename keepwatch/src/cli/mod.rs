@@ -8,6 +8,7 @@ pub mod journal;
 pub mod log;
 pub mod ls;
 pub mod man;
+pub mod mirror;
 pub mod place;
 pub mod reconcile;
 pub mod replay;
@@ -57,6 +58,8 @@ pub enum Command {
     Run(run::Args),
     /// Print changes as they happen, keep nothing
     Watch(watch::Args),
+    /// Copy directories to a target, then keep the copy true
+    Mirror(mirror::Args),
     /// Say how the service is, and what needs a person
     Status(status::Args),
     /// Print a file's history, across renames
@@ -90,6 +93,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(args, context),
             Command::Watch(args) => watch::run(args, context),
+            Command::Mirror(args) => mirror::run(args, context),
             Command::Status(args) => status::run(args, context),
             Command::Log(args) => log::run(args, context),
             Command::Ls(args) => ls::run(args, context),

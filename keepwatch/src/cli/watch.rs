@@ -117,7 +117,12 @@ fn is_news(record: &Record) -> bool {
     match &record.body {
         Body::Change(_) | Body::Settled(_) => true,
         Body::Gap(gap) => !matches!(gap.reason, GapReason::New | GapReason::Restart),
-        Body::GapClosed(_) | Body::Config(_) | Body::Other(_) => false,
+        Body::GapClosed(_)
+        | Body::Config(_)
+        | Body::Replica(_)
+        | Body::Copied(_)
+        | Body::Withdrawn(_)
+        | Body::Other(_) => false,
     }
 }
 

@@ -59,6 +59,26 @@ impl fmt::Display for Line<'_> {
                 }
                 if config.accepted { write!(f, ", accepted by a person") } else { Ok(()) }
             }
+            Body::Copied(copied) => {
+                let replica = Safe::text(copied.replica.as_str());
+                write!(f, "copied   ")?;
+                if let Some(old_path) = &copied.old_path {
+                    write!(f, "{} → ", Place(copied.root.as_str(), old_path))?;
+                }
+                let place = Place(copied.root.as_str(), &copied.path);
+                write!(f, "{place}  at {replica} ({})", copied.proof.as_str())
+            }
+            Body::Withdrawn(gone) => {
+                let (place, replica) = (Place(gone.root.as_str(), &gone.path), Safe::text(gone.replica.as_str()));
+                write!(f, "{:<8} {place}  at {replica}", gone.how.as_str())
+            }
+            Body::Replica(config) => {
+                let replica = Safe::text(config.replica.as_str());
+                match &config.url {
+                    Some(url) => write!(f, "config   replica {replica}:  {}", Safe::text(url)),
+                    None => write!(f, "config   replica {replica}:  no longer kept"),
+                }
+            }
             Body::Other(word) => {
                 write!(f, "{:<8}", Safe::text(word).to_string())?;
                 let fields = self.0.extra.iter().flat_map(|fields| fields.iter());

@@ -4,7 +4,9 @@ use keepwatch_journal::Extra;
 use serde::{Deserialize, Serialize};
 
 use super::known::unsigned;
-use crate::model::{Body, Config, Evidence, Gap, GapClosed, GapReason, RelPath, RootName, Seq, Settled, Timestamp};
+use crate::model::{
+    Body, Config, Evidence, Gap, GapClosed, GapReason, Record, RelPath, RootName, Seq, Settled, Timestamp,
+};
 
 /// The fields of an act that are neither root nor path. Which of them are there depends on the act.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -49,7 +51,9 @@ pub(crate) fn name(body: &Body) -> &str {
         Body::Settled(_) => "settled",
         Body::Gap(_) => "gap",
         Body::GapClosed(_) => "gap_closed",
-        Body::Config(_) => "config",
+        Body::Config(_) | Body::Replica(_) => "config",
+        Body::Copied(_) => "copied",
+        Body::Withdrawn(withdrawn) => withdrawn.how.as_str(),
         Body::Other(name) => name,
         Body::Change(_) => "change",
     }
@@ -58,6 +62,13 @@ pub(crate) fn name(body: &Body) -> &str {
 /// An act's columns. A change has none; it is not an act.
 pub(crate) fn columns(body: &Body) -> Columns<'_> {
     let (path, detail) = match body {
+        Body::Copied(copied) => {
+            return Columns { name: name(body), path: Some(copied.path.as_bytes()), detail: as_journaled(body) };
+        }
+        Body::Withdrawn(gone) => {
+            return Columns { name: name(body), path: Some(gone.path.as_bytes()), detail: as_journaled(body) };
+        }
+        Body::Replica(_) => return Columns { name: name(body), path: None, detail: as_journaled(body) },
         Body::Settled(settled) => {
             let detail = Detail {
                 evidence: Some(settled.evidence.as_str().to_owned()),
@@ -99,6 +110,9 @@ pub(crate) fn columns(body: &Body) -> Columns<'_> {
 
 /// The act that was written as these columns; `None` if they are not what this program writes.
 pub(crate) fn body(name: String, root: Option<RootName>, path: Option<Vec<u8>>, detail: &str) -> Option<Body> {
+    if matches!(name.as_str(), "copied" | "trashed" | "removed") || (name == "config" && root.is_none()) {
+        return from_journaled(detail);
+    }
     let detail: Detail = serde_json::from_str(detail).ok()?;
     let rel_path = |path: Option<Vec<u8>>| RelPath::new(path?).ok();
     Some(match name.as_str() {
@@ -128,6 +142,18 @@ pub(crate) fn body(name: String, root: Option<RootName>, path: Option<Vec<u8>>, 
         }),
         _ => Body::Other(name),
     })
+}
+
+/// How an act about a replica lies in the table: as it stands in the journal.
+fn as_journaled(body: &Body) -> String {
+    let mut text = Vec::new();
+    Record { seq: Seq::ZERO, at: Timestamp(0), body: body.clone(), extra: None }.render(&mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Undoes [`as_journaled`].
+fn from_journaled(detail: &str) -> Option<Body> {
+    Record::parse(detail.as_bytes()).ok().map(|record| record.body)
 }
 
 /// Fields that this version does not know, as the tables hold them.

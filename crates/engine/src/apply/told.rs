@@ -14,7 +14,9 @@ pub(crate) fn places(body: &Body) -> Vec<(Option<&RootName>, Option<&RelPath>)> 
         Body::Gap(gap) => vec![(gap.root.as_ref(), Some(&gap.path))],
         Body::GapClosed(closed) => vec![(closed.root.as_ref(), None)],
         Body::Config(config) => vec![(Some(&config.root), None)],
-        Body::Other(_) => Vec::new(),
+        Body::Copied(copied) => vec![(Some(&copied.root), Some(&copied.path))],
+        Body::Withdrawn(gone) => vec![(Some(&gone.root), Some(&gone.path))],
+        Body::Replica(_) | Body::Other(_) => Vec::new(),
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, readlink, statat};
 use rustix::io::Errno;
 
+use crate::beneath::open_beneath;
 use crate::daemon::dirs::RootNo;
 use crate::daemon::tree::{DirAt, Located, Look, Tree, Writers};
 use crate::scan;
@@ -162,7 +163,7 @@ impl FsTree {
 
     fn by_path(&mut self, dir: DirAt<'_>) -> io::Result<Option<OwnedFd>> {
         let Some(top) = self.top(dir.root) else { return Err(Errno::NODEV.into()) };
-        let fd = match scan::open_beneath(top, dir.path, DIRECTORY | OFlags::PATH) {
+        let fd = match open_beneath(top, dir.path, DIRECTORY | OFlags::PATH) {
             Ok(fd) => fd,
             Err(error) => {
                 return match Errno::from_io_error(&error) {

@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod preview;
 pub mod progress;
 pub mod replay;
+pub mod replicate;
 pub mod rules;
 pub mod scanner;
 pub mod sequencer;

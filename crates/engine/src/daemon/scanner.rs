@@ -11,6 +11,7 @@ use crossbeam_channel::Sender;
 use keepwatch_journal::{Facts, FileType, RelPath, RootName, Seq, Via};
 use rustix::fs::{Mode, OFlags, fstat, open};
 
+use crate::beneath::open_beneath;
 use crate::daemon::compare::{Differs, differs};
 use crate::daemon::dirs::RootNo;
 use crate::daemon::rules::Rules;
@@ -173,7 +174,7 @@ fn scan(
 fn parent_of(top: BorrowedFd<'_>, at: &RelPath) -> io::Result<Option<(DirKey, Box<[u8]>)>> {
     let Some((dir, name)) = at.split() else { return Ok(None) };
     let dir = RelPath::new(dir).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let fd = scan::open_beneath(top, &dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
+    let fd = open_beneath(top, &dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
     Ok(Some((dir_key(fd.as_fd())?, name.into())))
 }
 

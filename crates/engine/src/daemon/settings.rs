@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use keepwatch_journal::RootName;
 
+use crate::daemon::replicate::ReplicaSettings;
 use crate::index::IndexSettings;
 use crate::watch::probe::Forced;
 
@@ -65,6 +66,8 @@ pub struct Settings {
     pub commit_wait: Duration,
     /// How many may.
     pub commit_records: usize,
+    /// The replicas.
+    pub replicas: Vec<ReplicaSettings>,
     /// Threads that scan.
     pub scan_threads: NonZeroUsize,
     /// Where the shared index is, if there is one.

@@ -156,6 +156,12 @@ fn spots_of<'r>(body: &'r Body, spots: &mut Vec<Spot<'r>>) {
         }
         Body::Settled(settled) => add(&settled.root, &settled.path, false),
         // These look at no name but their root's.
-        Body::Gap(_) | Body::GapClosed(_) | Body::Config(_) | Body::Other(_) => {}
+        Body::Gap(_)
+        | Body::GapClosed(_)
+        | Body::Config(_)
+        | Body::Copied(_)
+        | Body::Withdrawn(_)
+        | Body::Replica(_)
+        | Body::Other(_) => {}
     }
 }

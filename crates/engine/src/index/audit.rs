@@ -109,6 +109,8 @@ pub(super) fn named_root(body: &Body) -> Option<&RootName> {
         Body::GapClosed(closed) => closed.root.as_ref(),
         Body::Config(config) => Some(&config.root),
         Body::Change(change) => Some(&change.root),
-        Body::Other(_) => None,
+        Body::Copied(copied) => Some(&copied.root),
+        Body::Withdrawn(gone) => Some(&gone.root),
+        Body::Replica(_) | Body::Other(_) => None,
     }
 }

@@ -59,7 +59,8 @@ impl Gaps {
                 };
                 self.stretches.iter_mut().filter(is_meant).for_each(|stretch| stretch.closed = Some(seq));
             }
-            Body::Change(_) | Body::Settled(_) | Body::Other(_) => {}
+            // All else opens no gap and ends none.
+            _ => {}
         }
     }
 

@@ -294,7 +294,10 @@ fn apply_one<'r>(
             if let Some(name) = audit::named_root(body) {
                 tree.root(name, stamp)?;
             }
-            Ok(None)
+            Ok(match body {
+                Body::Copied(copied) => Some(FileId(copied.file)),
+                _ => None,
+            })
         }
     }
 }

@@ -32,11 +32,13 @@
 //!
 //! # Where what is
 //!
-//! `writer` keeps transaction, cursor and savepoints; `store` are the rows of the live tree; `acts` are roots and gaps;
-//! `history` writes the audit part; `view`, `list` (with `walk`) and `log` read; `past` finds paths and moments in the past;
-//! `rebuild` replays beside the old database and swaps; `schema` opens connections; `row` are the columns.
+//! `writer` keeps transaction, cursor and savepoints; `store` are the rows of the live tree; `acts` are roots and gaps,
+//! `copies` what replicas hold; `history` writes the audit part; `view`, `list` (with `walk`) and `log` read; `past` finds
+//! paths and moments in the past; `rebuild` replays beside the old database and swaps; `schema` opens connections; `row`
+//! are the columns.
 
 mod acts;
+mod copies;
 mod error;
 mod history;
 mod list;
@@ -53,6 +55,8 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use copies::range_end;
+pub use copies::{CopyCounts, CopyRow, Misplaced, ReplicaRow, copy_key};
 pub use error::{InventoryError, Result};
 pub use list::{ListQuery, Listed, Listing};
 pub use log::LogQuery;

@@ -146,6 +146,34 @@ CREATE TABLE moments (
 ) STRICT;
 CREATE INDEX moments_at ON moments (max_at_ns, seq);
 
+-- Places that hold copies. `identity` is the id in the target's mark; `listed`: all that was there is known.
+CREATE TABLE replicas (
+  replica_id INTEGER PRIMARY KEY,
+  name       TEXT NOT NULL UNIQUE,
+  url        TEXT,
+  identity   TEXT,
+  listed     INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Versions on replicas, by the path for which each is held; a directory's ends with a slash. of_seq is the last record that
+-- had told of the original then, proof 1 presumed, 2 written, 3 proved.
+CREATE TABLE copies (
+  replica_id INTEGER NOT NULL,
+  root_id    INTEGER NOT NULL,
+  path       BLOB NOT NULL,
+  file_id    INTEGER NOT NULL,
+  of_seq     INTEGER NOT NULL,
+  kind       INTEGER NOT NULL,
+  size       INTEGER NOT NULL,
+  mtime_ns   INTEGER NOT NULL,
+  sha256     BLOB,
+  proof      INTEGER NOT NULL,
+  seq        INTEGER NOT NULL,
+  PRIMARY KEY (replica_id, root_id, path)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX copies_file ON copies (replica_id, file_id);
+CREATE INDEX copies_dirs ON copies (replica_id, root_id, path) WHERE kind = 2;
+
 CREATE TABLE cursors (
   follower TEXT NOT NULL PRIMARY KEY,
   journal  BLOB NOT NULL,

@@ -7,13 +7,13 @@ use foldhash::fast::RandomState;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
-use super::acts;
 use super::error::{InventoryError, Result};
 use super::history::{History, Then, Told};
 use super::row::{FileId, ROOTS, signed, unsigned};
 use super::schema::{self, Host};
 use super::store::{Fault, Store, Tree, is_of_the_row};
 use super::view::View;
+use super::{acts, copies};
 use crate::apply::{Halves, Memory, Spot, Stamp, first_seen, size};
 use crate::model::{Body, Change, Cursor, Facts, FileType, JournalId, Op, Record, RelPath, Seq};
 use keepwatch_journal::ChainHash;
@@ -289,7 +289,9 @@ impl<'c, 'r> Batch<'c, 'r> {
             Body::Settled(settled) => Some(&settled.root),
             Body::Gap(gap) => gap.root.as_ref(),
             Body::GapClosed(closed) => closed.root.as_ref(),
-            Body::Config(_) | Body::Other(_) | Body::Change(_) => None,
+            Body::Copied(copied) => Some(&copied.root),
+            Body::Withdrawn(gone) => Some(&gone.root),
+            Body::Config(_) | Body::Replica(_) | Body::Other(_) | Body::Change(_) => None,
         };
         let mut root = match (named, body) {
             (Some(name), _) => Some(self.tree.root(name, stamp)?),
@@ -304,6 +306,15 @@ impl<'c, 'r> Batch<'c, 'r> {
                 Some(root) => Ok(acts::configure(db, root, config).map(|()| None)?),
                 None => Ok(None),
             },
+            Body::Copied(act) => match root {
+                Some(root) => Ok(copies::copied(db, act, root, stamp).map(|()| Some(FileId(act.file)))?),
+                None => Ok(None),
+            },
+            Body::Withdrawn(act) => match root {
+                Some(root) => Ok(copies::withdrawn(db, act, root, stamp).map(|()| None)?),
+                None => Ok(None),
+            },
+            Body::Replica(config) => Ok(copies::configure(db, config, stamp).map(|()| None)?),
             Body::Other(_) | Body::Change(_) => Ok(None),
         })?;
         let written = self.history.act(record, body, root.take(), file);

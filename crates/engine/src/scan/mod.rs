@@ -27,7 +27,7 @@ use std::thread;
 use keepwatch_journal::RelPath;
 
 pub use chunk::{Chunk, Entry, Seen};
-pub use look::{Stat, born, facts_of, look, open_beneath, stat_at, stat_of};
+pub use look::{Stat, born, facts_of, look, stat_at, stat_of};
 pub use visit::{Descend, OpenDir, Outcome, Step, Visitor};
 
 use pending::Pending;

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::json::text::decode_base64;
 use crate::record::{
-    Body, By, Change, Config, Evidence, Extra, Facts, FileType, Gap, GapClosed, GapReason, OldPlace, Op, Record,
-    Settled, Via,
+    Body, By, Change, Config, Copied, Evidence, Extra, Facts, FileType, Gap, GapClosed, GapReason, OldPlace, Op, Proof,
+    Record, Replica, Settled, Via, Withdrawal, Withdrawn,
 };
-use crate::value::{RelPath, RootName, Seq, Timestamp};
+use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp};
 
 /// Why a line is not a record; the text says which field is wrong and at which column.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,10 @@ impl<'de> Deserialize<'de> for Record {
                     "settled" => Body::Settled(read_settled(&mut map, &mut extra)?),
                     "gap" => Body::Gap(read_gap(&mut map, &mut extra)?),
                     "gap_closed" => Body::GapClosed(read_gap_closed(&mut map, &mut extra)?),
-                    "config" => Body::Config(read_config(&mut map, &mut extra)?),
+                    "config" => read_config(&mut map, &mut extra)?,
+                    "copied" => Body::Copied(Box::new(read_copied(&mut map, &mut extra)?)),
+                    "trashed" => read_withdrawn(Withdrawal::Trashed, &mut map, &mut extra)?,
+                    "removed" => read_withdrawn(Withdrawal::Removed, &mut map, &mut extra)?,
                     other => match Op::from_word(other) {
                         Some(op) => Body::Change(read_change(op, &mut map, &mut extra)?),
                         None => {
@@ -351,8 +354,10 @@ fn read_gap_closed<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Re
     })
 }
 
-fn read_config<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result<Config, M::Error> {
+/// A root's, or a replica's.
+fn read_config<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result<Body, M::Error> {
     let (mut root_name, mut dir, mut identity, mut accepted) = (None, Bytes::default(), None, None);
+    let (mut replica, mut url, mut listed) = (None::<Text<'de>>, None::<Option<String>>, None);
     while let Some(key) = map.next_key::<Text<'de>>()? {
         match &*key.0 {
             "root" => fill(map, &mut root_name, "root")?,
@@ -360,13 +365,85 @@ fn read_config<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result
             "dir_b64" => fill(map, &mut dir.exact, "dir_b64")?,
             "identity" => fill(map, &mut identity, "identity")?,
             "accepted" => fill(map, &mut accepted, "accepted")?,
+            "replica" => fill(map, &mut replica, "replica")?,
+            "url" if replica.is_some() => fill(map, &mut url, "url")?,
+            "listed" if replica.is_some() => fill(map, &mut listed, "listed")?,
             _ => keep(map, extra, key)?,
         }
     }
-    Ok(Config {
+    if let (Some(replica), None) = (&replica, &root_name) {
+        return Ok(Body::Replica(Box::new(Replica {
+            replica: ReplicaName::new(&*replica.0),
+            url: required(url, "url")?,
+            identity,
+            listed: listed.unwrap_or(false),
+        })));
+    }
+    Ok(Body::Config(Config {
         root: root(&required(root_name, "root")?),
         dir: dir.into_bytes()?.map(Vec::into_boxed_slice),
         identity,
         accepted: accepted.unwrap_or(false),
+    }))
+}
+
+fn read_copied<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result<Copied, M::Error> {
+    let (mut replica, mut root_name) = (None::<Text<'de>>, None);
+    let (mut path, mut old_path) = (Bytes::default(), Bytes::default());
+    let (mut file, mut of, mut kind, mut size, mut mtime_ns) = (None, None, None, None, None);
+    let (mut sha256, mut proof) = (None::<Text<'de>>, None);
+    while let Some(key) = map.next_key::<Text<'de>>()? {
+        match &*key.0 {
+            "replica" => fill(map, &mut replica, "replica")?,
+            "root" => fill(map, &mut root_name, "root")?,
+            "path" => fill(map, &mut path.readable, "path")?,
+            "path_b64" => fill(map, &mut path.exact, "path_b64")?,
+            "old_path" => fill(map, &mut old_path.readable, "old_path")?,
+            "old_path_b64" => fill(map, &mut old_path.exact, "old_path_b64")?,
+            "file" => fill(map, &mut file, "file")?,
+            "of" => fill(map, &mut of, "of")?,
+            "type" => fill(map, &mut kind, "type")?,
+            "size" => fill(map, &mut size, "size")?,
+            "mtime_ns" => fill(map, &mut mtime_ns, "mtime_ns")?,
+            "sha256" => fill(map, &mut sha256, "sha256")?,
+            "proof" => fill(map, &mut proof, "proof")?,
+            _ => keep(map, extra, key)?,
+        }
+    }
+    let has_old = old_path.readable.is_some() || old_path.exact.is_some();
+    let digest = |hex: Text<'_>| Digest::from_hex(hex.0.as_bytes()).ok_or_else(|| de::Error::custom("sha256: not one"));
+    Ok(Copied {
+        replica: ReplicaName::new(&*required(replica, "replica")?.0),
+        root: root(&required(root_name, "root")?),
+        path: path.into_path("path")?,
+        old_path: has_old.then(|| old_path.into_path("old_path")).transpose()?,
+        file: required(file, "file")?,
+        of: Seq(required(of, "of")?),
+        kind: word(&required(kind, "type")?, FileType::from_word, "type")?,
+        size: required(size, "size")?,
+        mtime_ns: required(mtime_ns, "mtime_ns")?,
+        sha256: sha256.map(digest).transpose()?,
+        proof: word(&required(proof, "proof")?, Proof::from_word, "proof")?,
     })
+}
+
+fn read_withdrawn<'de, M: MapAccess<'de>>(how: Withdrawal, map: &mut M, extra: &mut Extra) -> Result<Body, M::Error> {
+    let (mut replica, mut root_name, mut path, mut kind) = (None::<Text<'de>>, None, Bytes::default(), None);
+    while let Some(key) = map.next_key::<Text<'de>>()? {
+        match &*key.0 {
+            "replica" => fill(map, &mut replica, "replica")?,
+            "root" => fill(map, &mut root_name, "root")?,
+            "path" => fill(map, &mut path.readable, "path")?,
+            "path_b64" => fill(map, &mut path.exact, "path_b64")?,
+            "type" => fill(map, &mut kind, "type")?,
+            _ => keep(map, extra, key)?,
+        }
+    }
+    Ok(Body::Withdrawn(Box::new(Withdrawn {
+        how,
+        replica: ReplicaName::new(&*required(replica, "replica")?.0),
+        root: root(&required(root_name, "root")?),
+        path: path.into_path("path")?,
+        kind: word(&required(kind, "type")?, FileType::from_word, "type")?,
+    })))
 }

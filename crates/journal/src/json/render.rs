@@ -2,7 +2,8 @@
 
 use crate::json::text::{push_bytes_field, push_i64, push_name, push_string, push_u64, push_value};
 use crate::record::{
-    Body, By, Change, Config, Evidence, Facts, FileType, Gap, GapClosed, GapReason, Op, Record, Settled, Via,
+    Body, By, Change, Config, Copied, Evidence, Facts, FileType, Gap, GapClosed, GapReason, Op, Proof, Record, Replica,
+    Settled, Via, Withdrawal, Withdrawn,
 };
 
 impl Record {
@@ -19,6 +20,9 @@ impl Record {
             Body::Gap(gap) => push_gap(out, gap),
             Body::GapClosed(closed) => push_gap_closed(out, closed),
             Body::Config(config) => push_config(out, config),
+            Body::Copied(copied) => push_copied(out, copied),
+            Body::Withdrawn(withdrawn) => push_withdrawn(out, withdrawn),
+            Body::Replica(replica) => push_replica(out, replica),
             Body::Other(name) => push_string(out, name),
         }
         for (name, value) in self.extra.iter().flat_map(|fields| fields.iter()) {
@@ -145,6 +149,48 @@ fn push_config(out: &mut Vec<u8>, config: &Config) {
     }
 }
 
+fn push_copied(out: &mut Vec<u8>, copied: &Copied) {
+    push_word(out, "copied");
+    push_string_field(out, "replica", copied.replica.as_str());
+    push_string_field(out, "root", copied.root.as_str());
+    push_bytes_field(out, "path", copied.path.as_bytes());
+    if let Some(old_path) = &copied.old_path {
+        push_bytes_field(out, "old_path", old_path.as_bytes());
+    }
+    push_i64_field(out, "file", copied.file);
+    push_u64_field(out, "of", copied.of.0);
+    push_word_field(out, "type", copied.kind.as_str());
+    push_u64_field(out, "size", copied.size);
+    push_i64_field(out, "mtime_ns", copied.mtime_ns);
+    if let Some(sha256) = &copied.sha256 {
+        push_word_field(out, "sha256", &sha256.to_string());
+    }
+    push_word_field(out, "proof", copied.proof.as_str());
+}
+
+fn push_withdrawn(out: &mut Vec<u8>, withdrawn: &Withdrawn) {
+    push_word(out, withdrawn.how.as_str());
+    push_string_field(out, "replica", withdrawn.replica.as_str());
+    push_string_field(out, "root", withdrawn.root.as_str());
+    push_bytes_field(out, "path", withdrawn.path.as_bytes());
+    push_word_field(out, "type", withdrawn.kind.as_str());
+}
+
+fn push_replica(out: &mut Vec<u8>, replica: &Replica) {
+    push_word(out, "config");
+    push_string_field(out, "replica", replica.replica.as_str());
+    match &replica.url {
+        Some(url) => push_string_field(out, "url", url),
+        None => out.extend_from_slice(b",\"url\":null"),
+    }
+    if let Some(identity) = &replica.identity {
+        push_string_field(out, "identity", identity);
+    }
+    if replica.listed {
+        out.extend_from_slice(b",\"listed\":true");
+    }
+}
+
 /// Writes one of our own words: nothing in it needs an escape.
 fn push_word(out: &mut Vec<u8>, word: &str) {
     out.push(b'"');
@@ -198,6 +244,8 @@ words! {
         Char = "char",
     }
     Via { Fanotify = "fanotify", Inotify = "inotify", Poll = "poll", Scan = "scan" }
+    Proof { Presumed = "presumed", Written = "written", Proved = "proved" }
+    Withdrawal { Trashed = "trashed", Removed = "removed" }
     Evidence { Lease = "lease", Quiet = "quiet", Rename = "rename" }
     GapReason {
         Restart = "restart", New = "new", Overflow = "overflow", Absent = "absent", Mount = "mount", Watch = "watch",

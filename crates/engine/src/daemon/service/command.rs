@@ -1,7 +1,7 @@
 //! What can be asked of a running service.
 
 use crossbeam_channel::Sender;
-use keepwatch_journal::{RootName, Seq};
+use keepwatch_journal::{Body, RootName, Seq};
 
 use super::status::Status;
 
@@ -25,6 +25,13 @@ pub enum Command {
         root: RootName,
         /// Told when it is done.
         done: Sender<Result<(), String>>,
+    },
+    /// Journal what was done at a replica.
+    Acts {
+        /// In their order.
+        acts: Vec<Body>,
+        /// Told the last one's place.
+        done: Sender<Seq>,
     },
     /// End cleanly.
     Stop,

@@ -6,6 +6,7 @@ mod command;
 mod commit;
 mod overlap;
 mod presence;
+mod replicas;
 mod report;
 mod root;
 mod scans;
@@ -43,6 +44,7 @@ pub use start::{Handle, OnEnd, StartError, check, reconcile_once, start};
 pub use status::{FollowerStatus, HeldOpen, JournalStatus, RootStatus, Status};
 
 use commit::Commits;
+use replicas::Replicas;
 use root::RootRun;
 use scans::Scans;
 use sources::Sources;
@@ -95,6 +97,7 @@ struct Service {
     first_gap: GapReason,
     follower: Option<JoinHandle<()>>,
     index: Option<IndexThread>,
+    replicas: Replicas,
     compressor: Option<JoinHandle<()>>,
     compressed_up_to: u64,
     journal_dir: PathBuf,
@@ -138,6 +141,7 @@ impl Service {
     fn run(mut self) -> Result<()> {
         self.tell_dropped_roots();
         self.check_roots()?;
+        self.start_replicas();
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(());
         }
@@ -316,6 +320,7 @@ impl Service {
     /// Everything that was heard is journaled and durable; then the end.
     fn end(mut self) -> Result<()> {
         self.scans.cancel();
+        self.end_replicas();
         for batch in self.sources.drain() {
             self.hear(&batch)?;
         }

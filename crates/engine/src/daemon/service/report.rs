@@ -43,6 +43,7 @@ impl Service {
                 let answer = self.accept(&root)?;
                 let _ = done.send(answer);
             }
+            Command::Acts { acts, done } => self.tell_acts(acts, &done),
             Command::Stop => {}
         }
         Ok(())

@@ -12,6 +12,7 @@ use keepwatch_journal::{
 };
 
 use super::commit::Commits;
+use super::replicas::Replicas;
 use super::root::RootRun;
 use super::scans::Scans;
 use super::sources::{Sources, own_dirs};
@@ -240,6 +241,7 @@ fn begin(
         sources: Sources::new(settings.backlog_max, own_dirs(state.path())),
         mounts: mount_watch(mode),
         scans: Scans::new(state.inventory()),
+        replicas: Replicas::new(commands.clone()),
         commands: heard,
         commits: Commits::default(),
         syncs: Vec::new(),

@@ -9,8 +9,9 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, Timespec, Timestamps, mkdira
 use rustix::io::Errno;
 
 use super::os;
-use crate::scan::look::{nanoseconds, open_component, open_in_pieces};
-use crate::scan::{facts_of, look, open_beneath, stat_at, stat_of};
+use crate::beneath::{open_beneath, open_component, open_in_pieces};
+use crate::scan::look::nanoseconds;
+use crate::scan::{facts_of, look, stat_at, stat_of};
 
 #[test]
 fn a_look_tells_what_is_there_or_that_nothing_is() {

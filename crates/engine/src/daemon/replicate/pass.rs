@@ -1,0 +1,174 @@
+//! One pass over everything: originals, copies and, the first time, what the target lists, merged by key.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use crossbeam_channel::bounded;
+
+use super::perform::{Job, Work};
+use super::streams::{Copies, Fault, Listing, Originals, path_of};
+use super::{AtWork, Keeper, Trouble};
+use crate::inventory::{DirId, View, copy_key};
+use crate::model::{Body, FileType, RelPath};
+use crate::sync::plan::{Merge, Need, Seen, need};
+use crate::target::{Found, TargetError};
+
+/// Found things that may wait for the merge.
+const FOUND_MAX: usize = 4_096;
+/// Bytes that are copied before they are published.
+pub(super) const BATCH_BYTES_MAX: u64 = 256 << 20;
+
+impl Keeper {
+    /// Holds every original against its copy, and does what is due. Deletes are only noted.
+    pub(super) fn pass(&mut self, work: &AtWork<'_>) -> Result<(), Trouble> {
+        let known = self.view.replica(&self.settings.name)?.ok_or(Trouble::Behind)?;
+        // A view of its own: the keeper's is used while the streams are open.
+        let view = View::open(&self.around.inventory)?;
+        for root in 0..work.roots.len() {
+            self.place_dirs(work, root)?;
+            self.leaders.clear();
+            self.pass_below(work, &view, (root, work.dirs[root], Vec::new()), !known.listed)?;
+            self.leaders.clear();
+        }
+        if !known.listed {
+            let identity = known.identity.unwrap_or_default();
+            self.tell_config(&identity, true)?;
+        }
+        self.applied(self.own)
+    }
+
+    /// The same for all below a directory, given by its root, its id and its key. The target is listed only as a whole.
+    pub(super) fn pass_below(
+        &mut self,
+        work: &AtWork<'_>,
+        view: &View,
+        (root, dir, prefix): (usize, DirId, Vec<u8>),
+        list: bool,
+    ) -> Result<(), Trouble> {
+        let (replica, was_moved) = (work.replica, !prefix.is_empty());
+        let placement = work.roots[root].placement.clone();
+        let step_ns = self.settings.target.nature().mtime_step_ns;
+        let batch_max = self.settings.target.nature().batch_max;
+        let fault: Fault = Rc::new(RefCell::new(None));
+        let has_copies = view.copy_counts(replica, None)?.files > 0;
+        let mut listed: Result<(), TargetError> = Ok(());
+        let outcome = std::thread::scope(|scope| {
+            let (tell, heard) = bounded(FOUND_MAX);
+            let lister = list.then(|| {
+                let session = work.session;
+                scope.spawn(move || {
+                    session.list(&placement.dir(), &mut |place, found: Found| {
+                        let Some(path) = placement.path_of(place) else { return ControlFlow::Continue(()) };
+                        let Found { kind, size, mtime_ns, target } = found;
+                        match tell.send((copy_key(&path, kind), Seen { kind, size, mtime_ns, target })) {
+                            Ok(()) => ControlFlow::Continue(()),
+                            Err(_) => ControlFlow::Break(()),
+                        }
+                    })
+                })
+            });
+            let originals = Originals::new(view, dir, prefix.clone(), Rc::clone(&fault));
+            let copies = Copies::new(view, replica, work.dirs[root], prefix, Rc::clone(&fault));
+            let mut merge = Merge::new(originals, copies, Listing(list.then_some(heard)));
+            let mut jobs: Vec<Job> = Vec::new();
+            let mut bytes = 0;
+            let merged = (|| {
+                for side in merge.by_ref() {
+                    let seen = list.then_some(side.seen.as_ref());
+                    let Some(path) = path_of(&side.key) else { continue };
+                    let mut what = need(side.original.as_ref(), side.held.as_ref(), seen, step_ns);
+                    // While a directory above was on its way its attributes may have been out of reach.
+                    let is_dir = side.original.as_ref().is_some_and(|original| original.kind == FileType::Dir);
+                    if was_moved && is_dir && what == Need::Nothing {
+                        what = Need::Attributes;
+                    }
+                    let job = self.job(work, root, path, what, side.original, side.held, has_copies)?;
+                    let Some(job) = job else { continue };
+                    bytes += job.original.size;
+                    jobs.push(job);
+                    if jobs.len() >= batch_max || bytes >= BATCH_BYTES_MAX {
+                        bytes = 0;
+                        self.perform(work, std::mem::take(&mut jobs))?;
+                    }
+                }
+                self.perform(work, std::mem::take(&mut jobs))
+            })();
+            // The lister ends when nobody hears it any more.
+            drop(merge);
+            if let Some(lister) = lister {
+                listed = lister.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            }
+            merged
+        });
+        outcome?;
+        listed?;
+        match fault.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Does a batch, tells what was done, and notes what failed.
+    pub(super) fn perform(&mut self, work: &AtWork<'_>, jobs: Vec<Job>) -> Result<(), Trouble> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        self.check_stop()?;
+        let name = self.settings.name.clone();
+        let transfers = self.settings.transfers;
+        let worker = Work { replica: &name, session: work.session, roots: work.roots, trash: work.trash, transfers };
+        let done = worker.perform(jobs);
+        self.settings.meter.change(|reading| {
+            reading.copied += done.copied;
+            reading.bytes += done.bytes;
+            reading.moved += done.moved;
+            reading.adopted += done.adopted;
+        });
+        let left = left_dirs(work, &done.acts);
+        self.tell(done.acts)?;
+        for (root, dir) in left {
+            self.sweep(work, root, dir)?;
+        }
+        for (root, path, error) in done.failed {
+            self.failed(root, path, &error);
+        }
+        match done.trouble {
+            Some(trouble) => Err(trouble.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a directory that was made only for what has left it, if it is empty, and those above it that are like it.
+    pub(super) fn sweep(&mut self, work: &AtWork<'_>, root: usize, mut dir: RelPath) -> Result<(), Trouble> {
+        while let Some((above, _)) = dir.split() {
+            let is_original = self.view.dir_by_path(&work.roots[root].name, &dir)?.is_some();
+            let key = copy_key(&dir, FileType::Dir);
+            if is_original || self.view.copy_at(work.replica, work.dirs[root], &key)?.is_some() {
+                break;
+            }
+            if !matches!(work.session.remove(&work.roots[root].placement.place(&dir)), Ok(true)) {
+                break;
+            }
+            dir = RelPath::new(above).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Whether something is missing at the target: only a `Need` that says so leads to work.
+    pub(super) fn is_work(what: Need) -> bool {
+        matches!(what, Need::Content | Need::Attributes | Need::Adopt)
+    }
+}
+
+/// The directories that something was renamed out of.
+fn left_dirs(work: &AtWork<'_>, acts: &[Body]) -> BTreeSet<(usize, RelPath)> {
+    let left = acts.iter().filter_map(|act| {
+        let Body::Copied(copied) = act else { return None };
+        let (above, _) = copied.old_path.as_ref()?.split()?;
+        let root = work.roots.iter().position(|root| root.name == copied.root)?;
+        Some((root, RelPath::new(above).ok()?))
+    });
+    left.collect()
+}

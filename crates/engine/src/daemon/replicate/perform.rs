@@ -1,0 +1,321 @@
+//! Doing what was planned, many things at a time: content in threads, then one publication, then attributes. What was done is
+//! told as acts; the caller journals them.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::model::{Body, Copied, Digest, FileType, Proof, RelPath, ReplicaName, RootName, Seq, Withdrawal, Withdrawn};
+use crate::sync::copy::{CopyError, Source, Taken};
+use crate::sync::layout::Placement;
+use crate::sync::plan::{Held, Original};
+use crate::target::{self, Meta, Session, TargetError};
+
+/// A root, as a replica sees it at work.
+pub(super) struct RootAtWork {
+    pub(super) name: RootName,
+    pub(super) placement: Placement,
+    /// `None`: it cannot be opened now.
+    pub(super) source: Option<Source>,
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) root: usize,
+    pub(super) path: RelPath,
+    pub(super) original: Original,
+    pub(super) what: What,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum What {
+    /// The content, or the directory itself.
+    Put,
+    /// Another name of what is at this path already.
+    Link(RelPath),
+    /// Attributes only; the copy as it is known.
+    Attributes(Held),
+    /// What is there is the copy.
+    Adopt,
+    /// The copy stands at this path.
+    Move(RelPath, Held),
+}
+
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Done {
+    /// To be journaled.
+    pub(super) acts: Vec<Body>,
+    /// What failed for itself.
+    pub(super) failed: Vec<(usize, RelPath, CopyError)>,
+    /// Copied objects and their bytes.
+    pub(super) copied: u64,
+    pub(super) bytes: u64,
+    pub(super) moved: u64,
+    pub(super) adopted: u64,
+    /// What stopped all of it.
+    pub(super) trouble: Option<TargetError>,
+}
+
+/// A replica at work.
+pub(super) struct Work<'w> {
+    pub(super) replica: &'w ReplicaName,
+    pub(super) session: &'w dyn Session,
+    pub(super) roots: &'w [RootAtWork],
+    /// Where overwritten and deleted things go; `None`: nowhere.
+    pub(super) trash: Option<&'w RelPath>,
+    pub(super) transfers: usize,
+}
+
+impl Work<'_> {
+    /// Does it all, in an order in which nothing stands in another's way.
+    pub(super) fn perform(&self, jobs: Vec<Job>) -> Done {
+        let mut done = Done::default();
+        let mut touched = BTreeSet::new();
+        let (mut dirs, mut puts, mut later) = (Vec::new(), Vec::new(), Vec::new());
+        for job in jobs {
+            match &job.what {
+                What::Move(from, held) => self.rename(&job, from, held, &mut done, &mut touched),
+                What::Put if job.original.kind == FileType::Dir => {
+                    if self.make_dir(&job, &mut done, &mut touched) {
+                        dirs.push(job);
+                    }
+                }
+                What::Put => puts.push(job),
+                What::Link(_) | What::Attributes(_) | What::Adopt => later.push(job),
+            }
+        }
+        if done.trouble.is_none() {
+            self.put(puts, &mut done, &mut touched);
+        }
+        for job in later {
+            if done.trouble.is_some() {
+                break;
+            }
+            self.do_later(&job, &mut done, &mut touched);
+        }
+        // Deepest first: to put something into a directory changes its times.
+        let mut bare = BTreeSet::new();
+        for (root, dir) in touched.into_iter().rev() {
+            if !self.dir_meta(root, &dir) {
+                bare.insert((root, dir));
+            }
+        }
+        for mut job in dirs {
+            // Without its attributes it is not yet what any record told of.
+            if bare.contains(&(job.root, job.path.clone())) {
+                job.original.last = Seq::ZERO;
+            }
+            done.acts.push(self.copied(&job, None, None, Proof::Written));
+        }
+        done
+    }
+
+    fn place(&self, root: usize, path: &RelPath) -> RelPath {
+        self.roots[root].placement.place(path)
+    }
+
+    /// Whether it is there now.
+    fn make_dir(&self, job: &Job, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) -> bool {
+        match self.session.make_dir(&self.place(job.root, &job.path)) {
+            Ok(()) => {
+                touch(job, touched);
+                touched.insert((job.root, job.path.clone()));
+                true
+            }
+            Err(error) => {
+                self.note(job, error, done);
+                false
+            }
+        }
+    }
+
+    fn rename(
+        &self,
+        job: &Job,
+        from: &RelPath,
+        held: &Held,
+        done: &mut Done,
+        touched: &mut BTreeSet<(usize, RelPath)>,
+    ) {
+        let (from_place, to_place) = (self.place(job.root, from), self.place(job.root, &job.path));
+        let moved = match self.session.rename(&from_place, &to_place) {
+            Err(TargetError::Refused { .. }) => {
+                // What stood there is not there any more among the originals, or its own move has parked it.
+                self.set_aside(&to_place).and_then(|_| self.session.rename(&from_place, &to_place))
+            }
+            moved => moved,
+        };
+        match moved {
+            Ok(()) => {
+                done.moved += 1;
+                touch(job, touched);
+                if let Some((above, _)) = from.split() {
+                    touched.insert((job.root, RelPath::new(above).unwrap_or_default()));
+                }
+                let original = Original { last: held.of, ..job.original.clone() };
+                let moved = Job { root: job.root, path: job.path.clone(), original, what: What::Adopt };
+                done.acts.push(self.copied(&moved, Some(from), held.sha256.map(Digest), held.proof));
+            }
+            Err(error) => self.note(job, error, done),
+        }
+    }
+
+    /// What is in the way goes to the trash, or away.
+    pub(super) fn set_aside(&self, place: &RelPath) -> Result<bool, TargetError> {
+        match self.trash {
+            Some(trash) => target::set_aside(self.session, place, trash),
+            None => self.session.remove(place),
+        }
+    }
+
+    fn put(&self, jobs: Vec<Job>, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) {
+        let taken = self.take_all(&jobs);
+        let (mut staged, mut digests, mut published) = (Vec::new(), Vec::new(), Vec::new());
+        for (job, taken) in jobs.into_iter().zip(taken) {
+            match taken {
+                Some(Ok(Taken { staged: one, sha256 })) => {
+                    staged.push(one);
+                    digests.push(sha256);
+                    published.push(job);
+                }
+                Some(Err(CopyError::Target(error))) => self.note(&job, error, done),
+                Some(Err(error)) => done.failed.push((job.root, job.path, error)),
+                None => {}
+            }
+        }
+        if staged.is_empty() {
+            return;
+        }
+        let results = self.session.publish(staged, self.trash);
+        for ((job, digest), result) in published.into_iter().zip(digests).zip(results) {
+            match result {
+                Ok(()) => {
+                    done.copied += 1;
+                    done.bytes += job.original.size;
+                    touch(&job, touched);
+                    done.acts.push(self.copied(&job, None, digest, Proof::Written));
+                }
+                Err(error) => self.note(&job, error, done),
+            }
+        }
+    }
+
+    /// Lets the target take each in, in threads. `None`: it was not tried, because the target is in trouble.
+    fn take_all(&self, jobs: &[Job]) -> Vec<Option<Result<Taken, CopyError>>> {
+        let next = AtomicUsize::new(0);
+        let taken: Vec<Mutex<Option<_>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+        let work = || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(job) = jobs.get(index) else { return };
+                let result = match &self.roots[job.root].source {
+                    Some(source) => {
+                        source.take(&job.path, &job.original, self.session, &self.place(job.root, &job.path))
+                    }
+                    None => Err(CopyError::Changed),
+                };
+                if matches!(&result, Err(CopyError::Target(error)) if error.is_of_the_place()) {
+                    next.store(jobs.len(), Ordering::Relaxed);
+                }
+                *taken[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.transfers.min(jobs.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        taken.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+
+    fn do_later(&self, job: &Job, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) {
+        let place = self.place(job.root, &job.path);
+        match &job.what {
+            // The name that was to be copied was not: this one has to wait, too.
+            What::Link(from) if done.failed.iter().any(|(root, path, _)| *root == job.root && path == from) => {
+                done.failed.push((job.root, job.path.clone(), CopyError::Changed));
+            }
+            What::Link(from) => match self.session.link(&self.place(job.root, from), &place) {
+                Ok(()) => {
+                    touch(job, touched);
+                    done.acts.push(self.copied(job, None, None, Proof::Written));
+                }
+                Err(error) => self.note(job, error, done),
+            },
+            What::Attributes(held) => {
+                let Some(source) = &self.roots[job.root].source else { return };
+                let set = source.meta(&job.path, &job.original).and_then(|meta: Meta| {
+                    self.session.set_meta(&place, job.original.kind, &meta).map_err(CopyError::from)
+                });
+                match set {
+                    Ok(()) => done.acts.push(self.copied(job, None, held.sha256.map(Digest), held.proof)),
+                    Err(CopyError::Target(error)) => self.note(job, error, done),
+                    Err(error) => done.failed.push((job.root, job.path.clone(), error)),
+                }
+            }
+            What::Adopt => {
+                done.adopted += 1;
+                if job.original.kind == FileType::Dir {
+                    touched.insert((job.root, job.path.clone()));
+                }
+                done.acts.push(self.copied(job, None, None, Proof::Presumed));
+            }
+            What::Put | What::Move(..) => {}
+        }
+    }
+
+    /// Gives a directory the attributes that its original has now. `false`: it could not be done.
+    pub(super) fn dir_meta(&self, root: usize, dir: &RelPath) -> bool {
+        let Some(source) = &self.roots[root].source else { return false };
+        let place = self.place(root, dir);
+        let set = source.dir_meta(dir).and_then(|meta| Ok(self.session.set_meta(&place, FileType::Dir, &meta)?));
+        set.inspect_err(|error| tracing::debug!(%error, "a directory's attributes were not set")).is_ok()
+    }
+
+    fn note(&self, job: &Job, error: TargetError, done: &mut Done) {
+        if error.is_of_the_place() {
+            done.trouble.get_or_insert(error);
+        } else {
+            done.failed.push((job.root, job.path.clone(), error.into()));
+        }
+    }
+
+    fn copied(&self, job: &Job, old_path: Option<&RelPath>, sha256: Option<Digest>, proof: Proof) -> Body {
+        Body::Copied(Box::new(Copied {
+            replica: self.replica.clone(),
+            root: self.roots[job.root].name.clone(),
+            path: job.path.clone(),
+            old_path: old_path.cloned(),
+            file: job.original.file,
+            of: job.original.last,
+            kind: job.original.kind,
+            size: if job.original.kind == FileType::Dir { 0 } else { job.original.size },
+            mtime_ns: job.original.mtime_ns,
+            sha256,
+            proof,
+        }))
+    }
+
+    /// The act that a copy went.
+    pub(super) fn gone(&self, root: usize, path: &RelPath, kind: FileType, how: Withdrawal) -> Body {
+        Body::Withdrawn(Box::new(Withdrawn {
+            how,
+            replica: self.replica.clone(),
+            root: self.roots[root].name.clone(),
+            path: path.clone(),
+            kind,
+        }))
+    }
+}
+
+/// The directory that holds it gets other times by what is done.
+fn touch(job: &Job, touched: &mut BTreeSet<(usize, RelPath)>) {
+    if let Some((above, _)) = job.path.split() {
+        touched.insert((job.root, RelPath::new(above).unwrap_or_default()));
+    }
+}

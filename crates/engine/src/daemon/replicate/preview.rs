@@ -1,0 +1,100 @@
+//! What a first comparison would lead to, without a journal, an inventory or a mark: by what lies at both places now.
+
+use std::ffi::OsStr;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::streams::path_of;
+use crate::inventory::copy_key;
+use crate::model::{FileType, RelPath, RootName, Seq};
+use crate::sync::layout::Placement;
+use crate::sync::plan::{Merge, Need, Original, need};
+use crate::target::{Found, Result, survey};
+
+/// Found things that may wait for the merge.
+const FOUND_MAX: usize = 4_096;
+
+type Stream = Receiver<(Vec<u8>, Found)>;
+
+/// Tells for each object that would be copied where it is and where it would go. What would be deleted is not told.
+///
+/// # Errors
+/// [`crate::target::TargetError`], if one of the places cannot be listed.
+pub fn preview(
+    target: &Path,
+    roots: &[(RootName, PathBuf, Placement)],
+    each: &mut dyn FnMut(&Path, &Path),
+) -> Result<()> {
+    for (_, root, placement) in roots {
+        let all = |path: &RelPath| Some(path.clone());
+        let placed = |path: &RelPath| placement.path_of(path);
+        std::thread::scope(|scope| {
+            let (tell, sources) = bounded(FOUND_MAX);
+            let source = scope.spawn(move || list(root, &RelPath::ROOT, &all, &tell));
+            let (tell, targets) = bounded(FOUND_MAX);
+            let target_thread = scope.spawn(move || list(target, &placement.dir(), &placed, &tell));
+            compare(root, target, placement, (sources, targets), each);
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            join(source).and(join(target_thread))
+        })?;
+    }
+    Ok(())
+}
+
+fn list(
+    top: &Path,
+    below: &RelPath,
+    name: &dyn Fn(&RelPath) -> Option<RelPath>,
+    tell: &crossbeam_channel::Sender<(Vec<u8>, Found)>,
+) -> Result<()> {
+    survey(top, below, &mut |path, found| {
+        let Some(path) = name(path) else { return ControlFlow::Continue(()) };
+        match tell.send((copy_key(&path, found.kind), found)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    })
+}
+
+fn compare(
+    root: &Path,
+    target: &Path,
+    placement: &Placement,
+    (sources, targets): (Stream, Stream),
+    each: &mut dyn FnMut(&Path, &Path),
+) {
+    let seen = targets.into_iter().map(|(key, found)| (key, seen_of(found)));
+    for side in Merge::new(sources.into_iter(), std::iter::empty::<(Vec<u8>, ())>(), seen) {
+        let (Some(found), Some(path)) = (side.original, path_of(&side.key)) else { continue };
+        let original = original_of(found);
+        if original.kind != FileType::Dir && need(Some(&original), None, Some(side.seen.as_ref()), 1) == Need::Content {
+            let place = placement.place(&path);
+            each(&root.join(OsStr::from_bytes(path.as_bytes())), &target.join(OsStr::from_bytes(place.as_bytes())));
+        }
+    }
+}
+
+fn seen_of(found: Found) -> crate::sync::plan::Seen {
+    let Found { kind, size, mtime_ns, target } = found;
+    crate::sync::plan::Seen { kind, size, mtime_ns, target }
+}
+
+fn original_of(found: Found) -> Original {
+    Original {
+        file: 0,
+        kind: found.kind,
+        size: found.size,
+        mtime_ns: found.mtime_ns,
+        inode: 0,
+        nlink: 1,
+        target: found.target.map(Vec::into_boxed_slice),
+        version: Seq::ZERO,
+        last: Seq::ZERO,
+        is_settled: true,
+    }
+}

@@ -1,0 +1,387 @@
+//! Following: the journal's records say at which paths to look; what is due there is decided as in a pass.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use super::perform::{Job, What, Work};
+use super::streams::{held, original};
+use super::{AtWork, Keeper, Trouble};
+use crate::inventory::{FileId, View, copy_key};
+use crate::model::{Body, FileType, Op, Record, RelPath, RootName, Withdrawal};
+use crate::sync::copy::CopyError;
+use crate::sync::plan::{Held, Need, Original, need};
+
+/// Records that are looked at together.
+pub(super) const RECORDS_MAX: usize = 4_096;
+/// How often something that failed is tried before it is given up until the next start.
+const TRIES_MAX: u32 = 10;
+/// The first wait before another try; doubled each time.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Files that wait for another try; beyond, they wait for the next start.
+const RETRIES_MAX: usize = 100_000;
+
+/// Paths to look at, by root.
+pub(super) type Paths = BTreeSet<(usize, RelPath)>;
+
+/// Where to look.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    /// At these paths.
+    pub(super) paths: Paths,
+    /// And at all below these: directories that were renamed. What records told of by the old path is there.
+    pub(super) trees: Paths,
+}
+
+impl Dirty {
+    pub(super) fn is_empty(&self) -> bool {
+        self.paths.is_empty() && self.trees.is_empty()
+    }
+}
+
+/// What failed for itself, and when it is tried again.
+#[derive(Default)]
+pub(super) struct Retries {
+    waiting: HashMap<(usize, RelPath), (u32, Instant)>,
+}
+
+impl Retries {
+    /// Whether nothing waits for another try.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.values().all(|(tries, _)| *tries >= TRIES_MAX)
+    }
+
+    /// What is to be tried now.
+    pub(super) fn take_due(&self, now: Instant) -> Dirty {
+        let due = self.waiting.iter().filter(|(_, (tries, due))| *tries < TRIES_MAX && *due <= now);
+        Dirty { paths: due.map(|(key, _)| key.clone()).collect(), trees: Paths::new() }
+    }
+
+    /// It failed once more; `true` if that was the last try.
+    fn failed(&mut self, root: usize, path: RelPath, is_final: bool) -> bool {
+        if self.waiting.len() >= RETRIES_MAX && !self.waiting.contains_key(&(root, path.clone())) {
+            return true;
+        }
+        let (tries, due) = self.waiting.entry((root, path)).or_insert((0, Instant::now()));
+        *tries = if is_final { TRIES_MAX } else { *tries + 1 };
+        *due = Instant::now() + RETRY_FIRST * 2_u32.pow(tries.saturating_sub(1).min(10));
+        *tries >= TRIES_MAX
+    }
+
+    fn forget(&mut self, root: usize, path: &RelPath) {
+        self.waiting.remove(&(root, path.clone()));
+    }
+}
+
+impl Keeper {
+    /// At which paths records say to look.
+    pub(super) fn dirty(&self, records: &[Record]) -> Dirty {
+        let mut dirty = Dirty::default();
+        let add = |paths: &mut Paths, root: &RootName, path: &RelPath| {
+            if let Some(index) = self.settings.roots.iter().position(|(name, ..)| name == root)
+                && !path.is_root()
+            {
+                paths.insert((index, path.clone()));
+            }
+        };
+        for record in records {
+            match &record.body {
+                Body::Change(change) => {
+                    // Content that is not complete is not looked at before it is.
+                    let is_early = change.op == Op::Create
+                        && matches!(&change.facts, Some(facts) if facts.kind == FileType::File && facts.nlink == 1);
+                    if !is_early {
+                        add(&mut dirty.paths, &change.root, &change.path);
+                    }
+                    let Some(old) = &change.old else { continue };
+                    add(&mut dirty.paths, old.root.as_ref().unwrap_or(&change.root), &old.path);
+                    if change.facts.as_ref().is_none_or(|facts| facts.kind == FileType::Dir) {
+                        add(&mut dirty.trees, &change.root, &change.path);
+                    }
+                }
+                Body::Settled(settled) => add(&mut dirty.paths, &settled.root, &settled.path),
+                _ => {}
+            }
+        }
+        dirty
+    }
+
+    /// Looks at paths and does what is due there.
+    pub(super) fn round(&mut self, work: &AtWork<'_>, dirty: Dirty) -> Result<(), Trouble> {
+        // Roots that the inventory does not know yet are left out of the work: then indices differ.
+        if work.roots.len() != self.settings.roots.len() {
+            return Ok(());
+        }
+        for root in 0..work.roots.len() {
+            if dirty.paths.iter().any(|(of, _)| *of == root) {
+                self.place_dirs(work, root)?;
+            }
+        }
+        if !dirty.trees.is_empty() {
+            let view = View::open(&self.around.inventory)?;
+            for (root, path) in dirty.trees {
+                if let Some(dir) = self.view.dir_by_path(&work.roots[root].name, &path)? {
+                    self.pass_below(work, &view, (root, dir, copy_key(&path, FileType::Dir)), false)?;
+                    self.applied(self.own)?;
+                }
+            }
+        }
+        let (batch_max, mut jobs, mut bytes) = (self.settings.target.nature().batch_max, Vec::new(), 0);
+        for (root, path) in dirty.paths {
+            for path in self.names(work, root, path)? {
+                let Some(job) = self.look(work, root, path)? else { continue };
+                bytes += job.original.size;
+                jobs.push(job);
+                if jobs.len() >= batch_max || bytes >= super::pass::BATCH_BYTES_MAX {
+                    bytes = 0;
+                    self.perform(work, std::mem::take(&mut jobs))?;
+                    self.applied(self.own)?;
+                }
+            }
+        }
+        self.perform(work, jobs)?;
+        self.leaders.clear();
+        self.applied(self.own)
+    }
+
+    /// All names of what has this one: what was written through one is in all.
+    fn names(&self, work: &AtWork<'_>, root: usize, path: RelPath) -> Result<Vec<RelPath>, Trouble> {
+        let Some(original) = self.original_at(work, root, &path)? else { return Ok(vec![path]) };
+        if original.nlink <= 1 || original.kind == FileType::Dir {
+            return Ok(vec![path]);
+        }
+        let mut names = vec![path];
+        for (dir, name, known) in self.view.by_inode(&work.roots[root].name, original.inode)? {
+            if known.file_id.0 == original.file
+                && let Some((_, dir)) = self.view.dir_path(dir)?
+            {
+                names.push(dir.join(&name));
+            }
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn original_at(&self, work: &AtWork<'_>, root: usize, path: &RelPath) -> Result<Option<Original>, Trouble> {
+        let Some((above, name)) = path.split() else { return Ok(None) };
+        let above = RelPath::new(above).unwrap_or_default();
+        let dir = match above.is_root() {
+            true => Some(work.dirs[root]),
+            false => self.view.dir_by_path(&work.roots[root].name, &above)?,
+        };
+        let Some(dir) = dir else { return Ok(None) };
+        Ok(self.view.child(dir, name)?.as_ref().and_then(original))
+    }
+
+    fn look(&mut self, work: &AtWork<'_>, root: usize, path: RelPath) -> Result<Option<Job>, Trouble> {
+        let original = self.original_at(work, root, &path)?;
+        let mut copy = None;
+        for kind in [FileType::File, FileType::Dir] {
+            let Some(row) = self.view.copy_at(work.replica, work.dirs[root], &copy_key(&path, kind))? else { continue };
+            let is_dir = kind == FileType::Dir;
+            match &original {
+                Some(original) if (original.kind == FileType::Dir) != is_dir => {
+                    // Another kind of thing stands there now; the old one must not be in its way.
+                    self.clear(work, root, &path, kind)?;
+                }
+                _ => copy = Some(held(&row)),
+            }
+        }
+        let what = need(original.as_ref(), copy.as_ref(), None, 1);
+        if matches!(what, Need::Nothing | Need::Withdraw) {
+            self.retries.forget(root, &path);
+        }
+        self.job(work, root, path, what, original, copy, true)
+    }
+
+    /// What follows from a need. A withdrawal is noted, and done when it is due.
+    #[expect(clippy::too_many_arguments, reason = "what is known of one path")]
+    pub(super) fn job(
+        &mut self,
+        work: &AtWork<'_>,
+        root: usize,
+        path: RelPath,
+        what: Need,
+        original: Option<Original>,
+        copy: Option<Held>,
+        has_copies: bool,
+    ) -> Result<Option<Job>, Trouble> {
+        if matches!(what, Need::Withdraw | Need::Lost)
+            && let Some(copy) = &copy
+        {
+            self.pending.add(root, copy_key(&path, copy.kind), self.settings.delete_delay);
+        }
+        let Some(original) = original.filter(|_| Self::is_work(what)) else { return Ok(None) };
+        let what = match (what, copy) {
+            (Need::Adopt, _) => What::Adopt,
+            (Need::Attributes, Some(copy)) => What::Attributes(copy),
+            (_, copy) => {
+                if has_copies && copy.is_none() {
+                    self.clear_other(work, root, &path, original.kind)?;
+                }
+                let fits = copy.is_some_and(|copy| copy.file == original.file && copy.of >= original.version);
+                let may_be_elsewhere = !fits && (has_copies || original.nlink > 1);
+                let elsewhere = if may_be_elsewhere { self.elsewhere(work, root, &path, &original)? } else { None };
+                if elsewhere.is_none() && original.nlink > 1 && original.kind == FileType::File {
+                    self.leaders.insert((root, original.file), (path.clone(), original.version));
+                }
+                elsewhere.unwrap_or(What::Put)
+            }
+        };
+        Ok(Some(Job { root, path, original, what }))
+    }
+
+    /// Whether the replica holds this version for another path: it is renamed, or linked, and nothing is sent.
+    fn elsewhere(
+        &mut self,
+        work: &AtWork<'_>,
+        root: usize,
+        path: &RelPath,
+        original: &Original,
+    ) -> Result<Option<What>, Trouble> {
+        if original.kind == FileType::Dir {
+            return Ok(None);
+        }
+        let is_linked = original.nlink > 1 && original.kind == FileType::File;
+        if is_linked
+            && let Some((leader, version)) = self.leaders.get(&(root, original.file))
+            && *version == original.version
+            && leader != path
+        {
+            return Ok(Some(What::Link(leader.clone())));
+        }
+        for row in self.view.copies_of(work.replica, work.dirs[root], FileId(original.file))? {
+            if row.of < original.version || row.kind != original.kind {
+                continue;
+            }
+            let Some(from) = super::streams::path_of(&row.key).filter(|from| from != path) else { continue };
+            let still = self.original_at(work, root, &from)?.is_some_and(|other| other.file == original.file);
+            if still {
+                return Ok(is_linked.then_some(What::Link(from)));
+            }
+            // Renamed at once: another name of the same original must not find the same copy.
+            let job = Job { root, path: path.clone(), original: original.clone(), what: What::Move(from, held(&row)) };
+            self.make_way(work, root, path)?;
+            self.perform(work, vec![job])?;
+            self.applied(self.own)?;
+            let now =
+                self.view.copy_at(work.replica, work.dirs[root], &copy_key(path, original.kind))?.as_ref().map(held);
+            return Ok(now.map(What::Attributes));
+        }
+        Ok(None)
+    }
+
+    /// Directories that were renamed are renamed at the target, one rename each, parents first.
+    pub(super) fn place_dirs(&mut self, work: &AtWork<'_>, root: usize) -> Result<(), Trouble> {
+        while let Some(dir) = self.view.misplaced_dir(work.replica, work.dirs[root])? {
+            self.check_stop()?;
+            let Some(original) = self.original_at(work, root, &dir.path)? else { return Ok(()) };
+            let key = copy_key(&dir.held, FileType::Dir);
+            let Some(row) = self.view.copy_at(work.replica, work.dirs[root], &key)? else { return Ok(()) };
+            if original.file != dir.file_id.0 {
+                return Ok(());
+            }
+            self.make_way(work, root, &dir.path)?;
+            let what = What::Move(dir.held.clone(), held(&row));
+            let before = self.settings.meter.read().moved;
+            self.perform(work, vec![Job { root, path: dir.path.clone(), original, what }])?;
+            self.applied(self.own)?;
+            if self.settings.meter.read().moved == before {
+                // It could not be renamed: what it holds is copied to where it belongs, and the old copies go as deletes.
+                self.forget_dir(work, root, &dir.held)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy whose directory cannot be renamed is not known of any more.
+    fn forget_dir(&mut self, work: &AtWork<'_>, root: usize, held: &RelPath) -> Result<(), Trouble> {
+        let place = work.roots[root].placement.place(held);
+        if let Some(trash) = work.trash {
+            crate::target::set_aside(work.session, &place, trash)?;
+        }
+        self.tell_gone(work, root, held, FileType::Dir, Withdrawal::Trashed)
+    }
+
+    /// What the replica holds for a path makes way for something that moves there: if its own original lives elsewhere it is
+    /// parked beside, and finds its place later; else it goes to the trash.
+    fn make_way(&mut self, work: &AtWork<'_>, root: usize, path: &RelPath) -> Result<(), Trouble> {
+        for kind in [FileType::File, FileType::Dir] {
+            let key = copy_key(path, kind);
+            let Some(row) = self.view.copy_at(work.replica, work.dirs[root], &key)? else { continue };
+            let lives_elsewhere = kind == FileType::Dir && self.view.is_live_dir(work.dirs[root], row.file_id)?;
+            let Some((above, name)) = path.split() else { continue };
+            if !lives_elsewhere {
+                self.clear(work, root, path, row.kind)?;
+                continue;
+            }
+            let name = [name, format!(".keepwatch-parked-{}", row.file_id.0).as_bytes()].concat();
+            let parked = RelPath::new(above).unwrap_or_default().join(&name);
+            let copy = held(&row);
+            let original = Original {
+                file: copy.file,
+                kind: copy.kind,
+                size: copy.size,
+                mtime_ns: copy.mtime_ns,
+                inode: 0,
+                nlink: 1,
+                target: None,
+                version: copy.of,
+                last: copy.of,
+                is_settled: true,
+            };
+            let what = What::Move(path.clone(), copy);
+            self.perform(work, vec![Job { root, path: parked, original, what }])?;
+            self.applied(self.own)?;
+        }
+        Ok(())
+    }
+
+    /// A copy of another kind of thing must not be in the way: a directory where a file belongs, or a file where a
+    /// directory does.
+    fn clear_other(&mut self, work: &AtWork<'_>, root: usize, path: &RelPath, kind: FileType) -> Result<(), Trouble> {
+        let other = if kind == FileType::Dir { FileType::File } else { FileType::Dir };
+        match self.view.copy_at(work.replica, work.dirs[root], &copy_key(path, other))? {
+            Some(row) => self.clear(work, root, path, row.kind),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes what the replica holds for a path away at once, because something else belongs there.
+    fn clear(&mut self, work: &AtWork<'_>, root: usize, path: &RelPath, kind: FileType) -> Result<(), Trouble> {
+        let name = self.settings.name.clone();
+        let worker = Work { replica: &name, session: work.session, roots: work.roots, trash: work.trash, transfers: 1 };
+        if kind == FileType::Dir && work.trash.is_none() {
+            return Ok(());
+        }
+        worker.set_aside(&work.roots[root].placement.place(path))?;
+        self.tell_gone(work, root, path, kind, Withdrawal::Trashed)
+    }
+
+    pub(super) fn tell_gone(
+        &mut self,
+        work: &AtWork<'_>,
+        root: usize,
+        path: &RelPath,
+        kind: FileType,
+        how: Withdrawal,
+    ) -> Result<(), Trouble> {
+        let name = self.settings.name.clone();
+        let worker = Work { replica: &name, session: work.session, roots: work.roots, trash: work.trash, transfers: 1 };
+        let act = worker.gone(root, path, kind, how);
+        self.tell(vec![act])?;
+        self.applied(self.own)
+    }
+
+    /// One path failed for itself.
+    pub(super) fn failed(&mut self, root: usize, path: RelPath, error: &CopyError) {
+        let shown = String::from_utf8_lossy(path.as_bytes()).escape_debug().to_string();
+        self.leaders.retain(|_, (leader, _)| *leader != path);
+        // What changed meanwhile has a record of its own, which comes.
+        let is_final = matches!(error, CopyError::Target(crate::target::TargetError::Refused { .. }));
+        if self.retries.failed(root, path, is_final) {
+            tracing::warn!(replica = %self.settings.name, path = shown, error = %error, "not copied");
+            self.settings.meter.fail(shown, error.to_string());
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! A local target at work.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::io::Errno;
+
+use super::LocalTarget;
+use crate::beneath::open_beneath;
+use crate::model::{FileType, RelPath};
+use crate::target::{Content, Found, Meta, Result, STAGING, Session, Staged, TargetError, is_own, shown};
+
+/// Directories whose descriptors are held; beyond, all are closed and opened again.
+const DIRS_MAX: usize = 256;
+/// The most that is read at once.
+const BUFFER_MAX: usize = 256 * 1024;
+/// Zeros are left out in runs of this length, and at such offsets.
+const HOLE: usize = 4096;
+/// Up to so many directories are synced one by one, more by one sync of the file system.
+const DIR_SYNCS_MAX: usize = 4;
+
+/// A local target at work. The descriptor of its top was open before anything was written: `syncfs` tells of errors since.
+pub(super) struct LocalSession {
+    place: String,
+    top: OwnedFd,
+    staging: OwnedFd,
+    next: AtomicU64,
+    dirs: Mutex<HashMap<RelPath, Arc<OwnedFd>>>,
+}
+
+fn io(doing: &'static str, path: &RelPath) -> impl Fn(Errno) -> TargetError {
+    let path = path.clone();
+    move |error| of_errno(doing, &path, error)
+}
+
+fn of_errno(doing: &'static str, path: &RelPath, error: Errno) -> TargetError {
+    let refused = |why: &str| TargetError::Refused { path: shown(path), why: why.to_owned() };
+    match error {
+        Errno::NOSPC | Errno::DQUOT => TargetError::Full { path: shown(path) },
+        Errno::NAMETOOLONG => refused("its name is too long for the target"),
+        Errno::ILSEQ => refused("the target does not take names of these bytes"),
+        Errno::FBIG => refused("it is too large for the target's file system"),
+        Errno::ISDIR | Errno::NOTDIR | Errno::EXIST => refused("something else stands in its way"),
+        Errno::NOTEMPTY => refused("the directory holds what is not ours"),
+        Errno::LOOP => refused("a symbolic link stands in the way"),
+        error => TargetError::Io { doing, path: shown(path), source: error.into() },
+    }
+}
+
+impl LocalSession {
+    /// Begins; what an earlier session left staged is dropped.
+    pub(super) fn begin(target: &LocalTarget, top: OwnedFd) -> Result<Self> {
+        let away = |error: Errno| target.away(format!("it cannot be written: {error}"));
+        match rustix::fs::mkdirat(&top, STAGING, Mode::from(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(away(error)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let staging = rustix::fs::openat(&top, STAGING, flags, Mode::empty()).map_err(away)?;
+        clear(&staging).map_err(away)?;
+        Ok(LocalSession {
+            place: target.top.display().to_string(),
+            top,
+            staging,
+            next: AtomicU64::new(1),
+            dirs: Mutex::default(),
+        })
+    }
+
+    /// The directory that holds a path, and the name in it.
+    fn parent<'p>(&self, path: &'p RelPath, make: bool) -> Result<(Arc<OwnedFd>, &'p OsStr)> {
+        let (dir, name) = path
+            .split()
+            .ok_or_else(|| TargetError::Refused { path: String::new(), why: "it is the top".to_owned() })?;
+        let dir = RelPath::new(dir).unwrap_or_default();
+        let fd = self.dir(&dir, make).map_err(io("open the directory of", path))?;
+        Ok((fd, OsStr::from_bytes(name)))
+    }
+
+    fn dir(&self, path: &RelPath, make: bool) -> rustix::io::Result<Arc<OwnedFd>> {
+        let cached = self.dirs.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        if let Some(fd) = cached {
+            return Ok(fd);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = match open_beneath(self.top.as_fd(), path, flags) {
+            Err(error) if make && error.kind() == io::ErrorKind::NotFound => self.make_all(path, flags),
+            opened => opened.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }?;
+        let fd = Arc::new(opened);
+        let mut dirs = self.dirs.lock().unwrap_or_else(PoisonError::into_inner);
+        if dirs.len() >= DIRS_MAX {
+            dirs.clear();
+        }
+        dirs.insert(path.clone(), Arc::clone(&fd));
+        Ok(fd)
+    }
+
+    fn make_all(&self, path: &RelPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let mut at = rustix::fs::openat(&self.top, c".", flags, Mode::empty())?;
+        for name in path.components() {
+            match rustix::fs::mkdirat(&at, name, Mode::from(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+            at = rustix::fs::openat(&at, name, flags, Mode::empty())?;
+        }
+        Ok(at)
+    }
+
+    fn forget_dirs(&self) {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn staged_name(number: u64) -> String {
+        format!("{number:x}")
+    }
+
+    fn write(&self, name: &str, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<()> {
+        let staging = self.staging.as_fd();
+        match content {
+            Content::File { bytes, size, is_sparse } => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(staging, name, flags, Mode::from(0o600)).map_err(io("write", path))?;
+                let mut file = File::from(file);
+                fill(&mut file, path, bytes, size, is_sparse)?;
+                set_meta_of(file.as_fd(), meta).map_err(io("set the attributes of", path))?;
+            }
+            Content::Symlink(to) => {
+                rustix::fs::symlinkat(OsStr::from_bytes(to), staging, name).map_err(io("make the link", path))?;
+                set_link_meta(staging, OsStr::new(name), meta).map_err(io("set the attributes of", path))?;
+            }
+            Content::Fifo => {
+                let kind = rustix::fs::FileType::Fifo;
+                rustix::fs::mknodat(staging, name, kind, Mode::from(0o600), 0).map_err(io("make the pipe", path))?;
+                set_node_meta(staging, OsStr::new(name), meta).map_err(io("set the attributes of", path))?;
+            }
+            Content::Device { is_block, number } => {
+                let kind = match is_block {
+                    true => rustix::fs::FileType::BlockDevice,
+                    false => rustix::fs::FileType::CharacterDevice,
+                };
+                rustix::fs::mknodat(staging, name, kind, Mode::from(0o600), number)
+                    .map_err(io("make the device", path))?;
+                set_node_meta(staging, OsStr::new(name), meta).map_err(io("set the attributes of", path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One staged object to its place. What stood there goes, or is kept.
+    fn put_in_place(&self, staged: &Staged, keep: Option<&RelPath>) -> Result<Arc<OwnedFd>> {
+        let (dir, name) = self.parent(&staged.path, true)?;
+        let temporary = Self::staged_name(staged.number);
+        let failed = io("put in place", &staged.path);
+        match rustix::fs::renameat_with(&self.staging, &*temporary, &*dir, name, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(dir),
+            Err(Errno::EXIST) => {}
+            // A file system without that flag: look instead.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                if matches!(rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT)) {
+                    rustix::fs::renameat(&self.staging, &*temporary, &*dir, name).map_err(failed)?;
+                    return Ok(dir);
+                }
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        if let Some(keep) = keep {
+            self.keep(&staged.path, &dir, name, keep)?;
+        }
+        rustix::fs::renameat(&self.staging, &*temporary, &*dir, name).map_err(failed)?;
+        Ok(dir)
+    }
+
+    /// Gives what stands at a path a second name in the trash, so that it is never without one.
+    fn keep(&self, path: &RelPath, dir: &OwnedFd, name: &OsStr, trash: &RelPath) -> Result<()> {
+        let wanted = path.components().fold(trash.clone(), |at, part| at.join(part));
+        let (to_dir, to_name) = self.parent(&wanted, true)?;
+        for attempt in 1_u32.. {
+            let to = match attempt {
+                1 => to_name.to_owned(),
+                _ => OsStr::from_bytes(&[to_name.as_bytes(), format!("~{attempt}").as_bytes()].concat()).to_owned(),
+            };
+            match rustix::fs::linkat(dir, name, &*to_dir, &*to, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::EXIST) => {}
+                // No second names here: the old one goes first.
+                Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => {
+                    return rustix::fs::renameat(dir, name, &*to_dir, &*to).map_err(io("keep the old", path));
+                }
+                Err(error) => return Err(of_errno("keep the old", path, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that was staged is on disk.
+    fn sync_staged(&self, staged: &[Staged]) -> Result<()> {
+        let Some(first) = staged.first() else { return Ok(()) };
+        let failed = io("make durable", &first.path);
+        if staged.len() == 1 {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let name = Self::staged_name(first.number);
+            // Of a link, a device, or a file that not even its owner may read there is no descriptor to sync.
+            if let Ok(file) = rustix::fs::openat(&self.staging, &*name, flags, Mode::empty()) {
+                return rustix::fs::fsync(file).map_err(failed);
+            }
+        }
+        rustix::fs::syncfs(&self.top).map_err(failed)
+    }
+}
+
+impl Session for LocalSession {
+    fn list(&self, below: &RelPath, each: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>) -> Result<()> {
+        list_below(&self.top, below, each)
+    }
+
+    fn look(&self, path: &RelPath) -> Result<Option<Found>> {
+        let (dir, name) = match self.parent(path, false) {
+            Ok(place) => place,
+            Err(TargetError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A file stands where a directory should: nothing is below it.
+            Err(TargetError::Refused { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        look_at(dir.as_fd(), name).map_err(io("look at", path))
+    }
+
+    fn read(&self, path: &RelPath) -> Result<Box<dyn Read + Send>> {
+        let (dir, name) = self.parent(path, false)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = rustix::fs::openat(&*dir, name, flags, Mode::empty()).map_err(io("read", path))?;
+        Ok(Box::new(File::from(file)))
+    }
+
+    fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = Self::staged_name(number);
+        match self.write(&name, path, meta, content) {
+            Ok(()) => Ok(Staged { path: path.clone(), number }),
+            Err(error) => {
+                let _ = rustix::fs::unlinkat(&self.staging, &*name, AtFlags::empty());
+                Err(error)
+            }
+        }
+    }
+
+    fn discard(&self, staged: Staged) {
+        let _ = rustix::fs::unlinkat(&self.staging, &*Self::staged_name(staged.number), AtFlags::empty());
+    }
+
+    fn publish(&self, staged: Vec<Staged>, keep: Option<&RelPath>) -> Vec<Result<()>> {
+        if let Err(error) = self.sync_staged(&staged) {
+            let text = error.to_string();
+            let away = || TargetError::Away { place: self.place.clone(), why: text.clone() };
+            let failed = staged.iter().map(|_| Err(away())).collect();
+            staged.into_iter().for_each(|one| self.discard(one));
+            return failed;
+        }
+        let mut dirs: HashMap<Vec<u8>, Arc<OwnedFd>> = HashMap::new();
+        let mut results = Vec::with_capacity(staged.len());
+        for one in staged {
+            match self.put_in_place(&one, keep) {
+                Ok(dir) => {
+                    let above = one.path.split().map(|(above, _)| above.to_vec()).unwrap_or_default();
+                    dirs.entry(above).or_insert(dir);
+                    results.push(Ok(()));
+                }
+                Err(error) => {
+                    self.discard(one);
+                    results.push(Err(error));
+                }
+            }
+        }
+        let synced = if dirs.len() <= DIR_SYNCS_MAX {
+            dirs.values().try_for_each(|dir| rustix::fs::fsync(&**dir))
+        } else {
+            rustix::fs::syncfs(&self.top)
+        };
+        if let Err(error) = synced {
+            let why = format!("what was copied could not be made durable: {error}");
+            for result in results.iter_mut().filter(|result| result.is_ok()) {
+                *result = Err(TargetError::Away { place: self.place.clone(), why: why.clone() });
+            }
+        }
+        results
+    }
+
+    fn make_dir(&self, path: &RelPath) -> Result<()> {
+        self.dir(path, true).map(|_| ()).map_err(io("make the directory", path))
+    }
+
+    fn set_meta(&self, path: &RelPath, kind: FileType, meta: &Meta) -> Result<()> {
+        let failed = io("set the attributes of", path);
+        if path.is_root() {
+            return Ok(());
+        }
+        let (dir, name) = self.parent(path, false)?;
+        match kind {
+            FileType::File | FileType::Dir => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+                match rustix::fs::openat(&*dir, name, flags, Mode::empty()) {
+                    Ok(file) => set_meta_of(file.as_fd(), meta).map_err(failed),
+                    Err(Errno::ACCESS) => set_node_meta(dir.as_fd(), name, meta).map_err(failed),
+                    Err(error) => Err(failed(error)),
+                }
+            }
+            FileType::Symlink => set_link_meta(dir.as_fd(), name, meta).map_err(failed),
+            FileType::Fifo | FileType::Socket | FileType::Block | FileType::Char => {
+                set_node_meta(dir.as_fd(), name, meta).map_err(failed)
+            }
+        }
+    }
+
+    fn link(&self, from: &RelPath, to: &RelPath) -> Result<()> {
+        let (from_dir, from_name) = self.parent(from, false)?;
+        let (to_dir, to_name) = self.parent(to, true)?;
+        let temporary = Self::staged_name(self.next.fetch_add(1, Ordering::Relaxed));
+        let failed = io("link", to);
+        rustix::fs::linkat(&*from_dir, from_name, &self.staging, &*temporary, AtFlags::empty()).map_err(&failed)?;
+        rustix::fs::renameat(&self.staging, &*temporary, &*to_dir, to_name).map_err(&failed)?;
+        // Of two names of one file rename(2) leaves both.
+        let _ = rustix::fs::unlinkat(&self.staging, &*temporary, AtFlags::empty());
+        Ok(())
+    }
+
+    fn rename(&self, from: &RelPath, to: &RelPath) -> Result<()> {
+        let (from_dir, from_name) = self.parent(from, false)?;
+        let (to_dir, to_name) = self.parent(to, true)?;
+        let failed = io("rename", from);
+        let renamed = rustix::fs::renameat_with(&*from_dir, from_name, &*to_dir, to_name, RenameFlags::NOREPLACE)
+            .or_else(|error| match error {
+                Errno::INVAL | Errno::NOSYS => match rustix::fs::statat(&*to_dir, to_name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => rustix::fs::renameat(&*from_dir, from_name, &*to_dir, to_name),
+                    Ok(_) => Err(Errno::EXIST),
+                    Err(error) => Err(error),
+                },
+                error => Err(error),
+            });
+        self.forget_dirs();
+        renamed.map_err(failed)
+    }
+
+    fn remove(&self, path: &RelPath) -> Result<bool> {
+        let (dir, name) = match self.parent(path, false) {
+            Ok(place) => place,
+            Err(TargetError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let removed = match rustix::fs::unlinkat(&*dir, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => rustix::fs::unlinkat(&*dir, name, AtFlags::REMOVEDIR),
+            removed => removed,
+        };
+        match removed {
+            Ok(()) => {
+                self.forget_dirs();
+                Ok(true)
+            }
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(of_errno("remove", path, error)),
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.top).map_err(io("make durable", &RelPath::ROOT))
+    }
+}
+
+/// Drops everything in the staging directory.
+fn clear(staging: &OwnedFd) -> rustix::io::Result<()> {
+    let names: Vec<_> = Dir::read_from(staging)?.filter_map(|entry| Some(entry.ok()?.file_name().to_owned())).collect();
+    for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
+        rustix::fs::unlinkat(staging, &**name, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Copies until the end of what is read.
+fn fill(file: &mut File, path: &RelPath, bytes: &mut dyn Read, size: u64, is_sparse: bool) -> Result<()> {
+    let failed = |error: io::Error| of_errno("write", path, Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    let expected = usize::try_from(size).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; expected.saturating_add(1).clamp(HOLE, BUFFER_MAX)];
+    let mut length: u64 = 0;
+    let mut ends_in_hole = false;
+    loop {
+        let read = match bytes.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(source) => return Err(TargetError::Source { path: shown(path), source }),
+        };
+        length += read as u64;
+        if !is_sparse {
+            file.write_all(&buffer[..read]).map_err(failed)?;
+            continue;
+        }
+        for block in buffer[..read].chunks(HOLE) {
+            ends_in_hole = block.iter().all(|byte| *byte == 0);
+            if ends_in_hole {
+                file.seek(SeekFrom::Current(i64::try_from(block.len()).unwrap_or(0))).map_err(failed)?;
+            } else {
+                file.write_all(block).map_err(failed)?;
+            }
+        }
+    }
+    if ends_in_hole {
+        file.set_len(length).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn timestamps(mtime_ns: i64) -> Timestamps {
+    let mtime = Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) };
+    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT }, last_modification: mtime }
+}
+
+/// What only a privileged process may set is set as far as it goes.
+fn as_far_as_allowed(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match result {
+        Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
+        result => result,
+    }
+}
+
+/// Owner first: changing it takes set-id bits and capabilities away. Times last.
+fn set_meta_of(file: BorrowedFd<'_>, meta: &Meta) -> rustix::io::Result<()> {
+    let stat = rustix::fs::fstat(file)?;
+    if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
+        as_far_as_allowed(rustix::fs::fchown(file, Some(uid), Some(gid)))?;
+    }
+    for (name, value) in &meta.xattrs {
+        as_far_as_allowed(rustix::fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty()))?;
+    }
+    rustix::fs::fchmod(file, Mode::from(meta.mode))?;
+    rustix::fs::futimens(file, &timestamps(meta.mtime_ns))
+}
+
+fn set_link_meta(dir: BorrowedFd<'_>, name: &OsStr, meta: &Meta) -> rustix::io::Result<()> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
+    as_far_as_allowed(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW))?;
+    rustix::fs::utimensat(dir, name, &timestamps(meta.mtime_ns), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Of what cannot be opened without effect. chmod(2) follows links, so that is only for names that nobody else can swap.
+fn set_node_meta(dir: BorrowedFd<'_>, name: &OsStr, meta: &Meta) -> rustix::io::Result<()> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
+    as_far_as_allowed(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW))?;
+    rustix::fs::chmodat(dir, name, Mode::from(meta.mode), AtFlags::empty())?;
+    rustix::fs::utimensat(dir, name, &timestamps(meta.mtime_ns), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn kind_of(stat: &Stat) -> FileType {
+    match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+        rustix::fs::FileType::Directory => FileType::Dir,
+        rustix::fs::FileType::Symlink => FileType::Symlink,
+        rustix::fs::FileType::Fifo => FileType::Fifo,
+        rustix::fs::FileType::Socket => FileType::Socket,
+        rustix::fs::FileType::BlockDevice => FileType::Block,
+        rustix::fs::FileType::CharacterDevice => FileType::Char,
+        rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => FileType::File,
+    }
+}
+
+fn look_at(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Option<Found>> {
+    let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let kind = kind_of(&stat);
+    let target = match kind {
+        FileType::Symlink => Some(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes()),
+        _ => None,
+    };
+    let size = if kind == FileType::Dir { 0 } else { u64::try_from(stat.st_size).unwrap_or(0) };
+    let mtime_ns = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
+    let mtime_ns = i64::try_from(mtime_ns.clamp(i64::MIN.into(), i64::MAX.into())).unwrap_or(0);
+    Ok(Some(Found { kind, size, mtime_ns, target }))
+}
+
+/// Lists all below a directory of a target.
+pub(super) fn list_below(
+    top: &OwnedFd,
+    below: &RelPath,
+    each: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>,
+) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = match open_beneath(top.as_fd(), below, flags) {
+        Ok(top) => top,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(error) => {
+            return Err(of_errno("list", below, Errno::from_io_error(&error).unwrap_or(Errno::IO)));
+        }
+    };
+    list_dir(&top, below, each).map(|_| ())
+}
+
+/// Lists what a directory holds, in the order of whole paths. Holds the names of one directory for each level of depth.
+fn list_dir(
+    dir: &OwnedFd,
+    path: &RelPath,
+    each: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>> {
+    let failed = io("list", path);
+    let mut keys = BTreeSet::new();
+    for entry in Dir::read_from(dir).map_err(&failed)? {
+        let entry = entry.map_err(&failed)?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." || is_own(&path.join(name)) {
+            continue;
+        }
+        let is_dir = match entry.file_type() {
+            rustix::fs::FileType::Directory => true,
+            rustix::fs::FileType::Unknown => {
+                matches!(look_at(dir.as_fd(), OsStr::from_bytes(name)), Ok(Some(Found { kind: FileType::Dir, .. })))
+            }
+            _ => false,
+        };
+        keys.insert(if is_dir { [name, b"/"].concat() } else { name.to_vec() });
+    }
+    for key in keys {
+        let name = key.strip_suffix(b"/").unwrap_or(&key);
+        let below = path.join(name);
+        // Gone since, or not to be looked at: it is not known to be there.
+        let Ok(Some(found)) = look_at(dir.as_fd(), OsStr::from_bytes(name)) else { continue };
+        let is_dir = found.kind == FileType::Dir;
+        if each(&below, found).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        if is_dir {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let inner =
+                rustix::fs::openat(dir, OsStr::from_bytes(name), flags, Mode::empty()).map_err(io("list", &below))?;
+            if list_dir(&inner, &below, each)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
