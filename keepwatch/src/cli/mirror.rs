@@ -13,7 +13,7 @@ use keepwatch_engine::daemon::service::{self, Command, Mode};
 use keepwatch_engine::model::{RelPath, ReplicaName};
 use keepwatch_engine::sync::guards::Limits;
 use keepwatch_engine::sync::layout::Layout;
-use keepwatch_engine::target::LocalTarget;
+use keepwatch_engine::target::{TargetUrl, UrlError};
 use keepwatch_engine::watch::lease::block_sigio;
 use keepwatch_journal::RootName;
 
@@ -87,7 +87,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let is_named = context.globals.state_dir.is_some() || context.environment.vars.contains_key("KEEPWATCH_STATE_DIR");
     if !is_named {
         let mut parts: Vec<&[u8]> = settings.roots.iter().map(|root| root.path.as_os_str().as_bytes()).collect();
-        parts.extend([target.as_os_str().as_bytes(), args.source_prefix.as_bytes(), args.target_prefix.as_bytes()]);
+        let place = target.to_bytes();
+        parts.extend([place.as_bytes(), args.source_prefix.as_bytes(), args.target_prefix.as_bytes()]);
         settings.state_dir = settings.state_dir.join("mirror").join(state_name(&parts));
     }
     logging::start(settings.log, &context.globals, Talk::Command);
@@ -177,7 +178,7 @@ fn summary(reading: &Reading) -> String {
 }
 
 /// The sources and the target, made absolute.
-fn places(args: &Args, context: &Context) -> Result<(Vec<PathBuf>, PathBuf), CommandError> {
+fn places(args: &Args, context: &Context) -> Result<(Vec<PathBuf>, TargetUrl), CommandError> {
     let (target, sources) = args.places.split_last().ok_or_else(|| CommandError::usage("there is no target"))?;
     let sources: Vec<PathBuf> = sources.iter().map(|source| context.environment.current_dir.join(source)).collect();
     for source in &sources {
@@ -185,44 +186,37 @@ fn places(args: &Args, context: &Context) -> Result<(Vec<PathBuf>, PathBuf), Com
             return Err(CommandError::usage(format!("{} is not a directory", Safe::path(source))));
         }
     }
-    let target = context.environment.current_dir.join(target_dir(target)?);
-    match std::fs::metadata(&target) {
-        Ok(meta) if meta.is_dir() => Ok((sources, target)),
-        Ok(_) => Err(CommandError::usage(format!("the target {} is not a directory", Safe::path(&target)))),
+    let target = TargetUrl::parse(target, &context.environment.current_dir).map_err(CommandError::from)?;
+    if let Some(dir) = target.local_dir() {
+        check_dir(dir)?;
+    }
+    Ok((sources, target))
+}
+
+/// A directory that is not there is a slip of the keyboard, or not mounted.
+fn check_dir(dir: &Path) -> Result<(), CommandError> {
+    match std::fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(CommandError::usage(format!("the target {} is not a directory", Safe::path(dir)))),
         Err(error) => {
-            let message = format!("the target {} cannot be reached: {error}", Safe::path(&target));
+            let message = format!("the target {} cannot be reached: {error}", Safe::path(dir));
             Err(CommandError::unreachable(message).hint("make the directory, or mount what belongs there"))
         }
     }
 }
 
-/// The directory that a target's URL names.
-fn target_dir(target: &OsStr) -> Result<PathBuf, CommandError> {
-    let bytes = target.as_bytes();
-    if let Some(path) = bytes.strip_prefix(b"file://") {
-        if !path.starts_with(b"/") {
-            return Err(CommandError::usage(format!("{} names no directory", Safe::text(&target.to_string_lossy())))
-                .hint("write it as file:///DIRECTORY"));
-        }
-        return Ok(PathBuf::from(OsStr::from_bytes(path)));
+impl From<UrlError> for CommandError {
+    fn from(error: UrlError) -> Self {
+        CommandError::usage(Safe::text(&error.to_string()).to_string())
     }
-    let scheme = bytes.iter().position(|byte| *byte == b':').map(|end| &bytes[..end]);
-    if let Some(scheme) = scheme
-        && bytes[scheme.len()..].starts_with(b"://")
-    {
-        let scheme = String::from_utf8_lossy(scheme).into_owned();
-        return Err(CommandError::usage(format!("there is no target of the kind `{}`", Safe::text(&scheme)))
-            .hint("a target is a directory: /PATH or file:///PATH"));
-    }
-    Ok(PathBuf::from(target))
 }
 
 /// A target in a source would be copied into itself; a source in a target would be taken for copies.
-fn check_places(settings: &Settings, target: &Path) -> Result<(), CommandError> {
+fn check_places(settings: &Settings, target: &TargetUrl) -> Result<(), CommandError> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let target_real = real(target);
     for root in &settings.roots {
-        let source = real(&root.path);
+        let Some(target) = target.local_dir() else { break };
+        let (source, target_real) = (real(&root.path), real(target));
         if target_real.starts_with(&source) || source.starts_with(&target_real) {
             let (source, target) = (Safe::path(&root.path), Safe::path(target));
             return Err(CommandError::usage(format!("the target {target} and the source {source} lie in one another"))
@@ -233,7 +227,12 @@ fn check_places(settings: &Settings, target: &Path) -> Result<(), CommandError> 
     Ok(())
 }
 
-fn replica(args: &Args, settings: &Settings, target: &Path, layout: &Layout) -> Result<ReplicaSettings, CommandError> {
+fn replica(
+    args: &Args,
+    settings: &Settings,
+    target: &TargetUrl,
+    layout: &Layout,
+) -> Result<ReplicaSettings, CommandError> {
     let mut roots = Vec::new();
     for root in &settings.roots {
         let placement = layout
@@ -250,9 +249,9 @@ fn replica(args: &Args, settings: &Settings, target: &Path, layout: &Layout) -> 
     let delete_delay =
         units::parse_duration(&args.delete_delay).map_err(|error| CommandError::usage(error.to_string()))?;
     Ok(ReplicaSettings {
-        name: ReplicaName::new(target.to_string_lossy().into_owned()),
-        url: format!("file://{}", target.to_string_lossy()),
-        target: Arc::new(LocalTarget::new(target)),
+        name: ReplicaName::new(target.to_string()),
+        url: target.to_string(),
+        target: target.target(),
         roots,
         on_delete: match args.on_delete.as_str() {
             "keep" => OnDelete::Keep,
@@ -268,7 +267,7 @@ fn replica(args: &Args, settings: &Settings, target: &Path, layout: &Layout) -> 
 }
 
 /// Shows by the first file where all will go, and how the path would be shorter.
-fn tell_first_mapping(settings: &Settings, target: &Path, layout: &Layout) {
+fn tell_first_mapping(settings: &Settings, target: &TargetUrl, layout: &Layout) {
     let Some(root) = settings.roots.first() else { return };
     let Ok(entries) = std::fs::read_dir(&root.path) else { return };
     let Some(name) = entries.flatten().map(|entry| entry.file_name()).min() else { return };
@@ -277,11 +276,11 @@ fn tell_first_mapping(settings: &Settings, target: &Path, layout: &Layout) {
     let place = |layout: &Layout| {
         let placement = layout.placement(root.path.as_os_str().as_bytes()).ok()?;
         let place = placement.place(&RelPath::new(name.as_bytes()).ok()?);
-        Some(target.join(OsStr::from_bytes(place.as_bytes())))
+        Some(at_target(target, &place))
     };
     let Some(to) = place(layout) else { return };
     let mut err = std::io::stderr();
-    let _ = writeln!(err, "{} → {}", Safe::path(&from), Safe::path(&to));
+    let _ = writeln!(err, "{} → {}", Safe::path(&from), Safe::text(&to));
     if layout.leaves_slash(absolute) {
         let _ = writeln!(err, "the source prefix leaves a `/` in front; end it with one");
     }
@@ -293,18 +292,23 @@ fn tell_first_mapping(settings: &Settings, target: &Path, layout: &Layout) {
         && let Some(shorter) = place(&short)
     {
         let top = PathBuf::from(OsStr::from_bytes(&top));
-        let _ = writeln!(err, "for {} give --source-prefix={}", Safe::path(&shorter), Safe::path(&top));
+        let _ = writeln!(err, "for {} give --source-prefix={}", Safe::text(&shorter), Safe::path(&top));
     }
 }
 
+/// A place at a target, for people.
+fn at_target(target: &TargetUrl, place: &RelPath) -> String {
+    format!("{}/{}", target.to_string().trim_end_matches('/'), String::from_utf8_lossy(place.as_bytes()))
+}
+
 /// Says what would be copied, by what lies there now. Nothing is written, not even state.
-fn dry_run(target: &Path, replica: &ReplicaSettings) -> Result<Outcome, CommandError> {
+fn dry_run(target: &TargetUrl, replica: &ReplicaSettings) -> Result<Outcome, CommandError> {
     let mut listed = Ok(());
     super::print(|out| {
         let mut written = Ok(());
-        listed = preview(target, &replica.roots, &mut |from, to| {
+        listed = preview(&*replica.target, &replica.roots, &mut |from, to| {
             if written.is_ok() {
-                written = writeln!(out, "would copy {} → {}", Safe::path(from), Safe::path(to));
+                written = writeln!(out, "would copy {} → {}", Safe::path(from), Safe::text(&at_target(target, to)));
             }
         });
         written

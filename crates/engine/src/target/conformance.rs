@@ -62,6 +62,13 @@ fn conforms(target: &dyn Target) {
     many_at_once(session);
     names_and_order(session);
     rename_and_remove(session);
+    let mut surveyed = 0;
+    let mut count = |_: &RelPath, _| {
+        surveyed += 1;
+        ControlFlow::Continue(())
+    };
+    target.survey(&RelPath::ROOT, &mut count).unwrap();
+    assert_eq!(surveyed, keys(session, &RelPath::ROOT).len());
 }
 
 fn put_and_overwrite(session: &dyn Session) {
@@ -149,6 +156,10 @@ fn rename_and_remove(session: &dyn Session) {
     }
     assert_eq!(read(session, &path(".keepwatch-trash/day/r/t~2")), b"t");
     assert!(!set_aside(session, &path("r/t"), &trash).unwrap());
+    assert!(
+        keys(session, &trash).ends_with(&[b".keepwatch-trash/day/r/t~2".to_vec()]),
+        "the trash is listed if asked for"
+    );
     session.sync().unwrap();
 }
 

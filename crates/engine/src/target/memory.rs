@@ -101,13 +101,17 @@ impl Target for MemoryTarget {
             (Some((_, id)), _) => Ok(Some(id.clone())),
         }
     }
+
+    fn survey(&self, below: &RelPath, each: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>) -> Result<()> {
+        self.list(below, each)
+    }
 }
 
 impl Session for MemoryTarget {
     fn list(&self, below: &RelPath, each: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>) -> Result<()> {
         let mut all: Vec<(Vec<u8>, RelPath, Found)> = Vec::new();
         let state = self.state();
-        for path in state.below(below).into_iter().filter(|path| !is_own(path)) {
+        for path in state.below(below).into_iter().filter(|path| is_own(below) || !is_own(path)) {
             let Some(found) = state.nodes.get(&path).map(found) else { continue };
             let end: &[u8] = if found.kind == FileType::Dir { b"/" } else { b"" };
             all.push(([path.as_bytes(), end].concat(), path, found));

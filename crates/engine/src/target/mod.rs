@@ -11,11 +11,13 @@ mod local;
 mod conformance;
 #[cfg(test)]
 mod memory;
+mod url;
 
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 
-pub use local::{LocalTarget, survey};
+pub use local::LocalTarget;
+pub use url::{TargetUrl, UrlError};
 
 use crate::model::{FileType, RelPath};
 
@@ -198,12 +200,19 @@ pub trait Target: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`Target::open`].
     fn probe(&self, claim: &Claim) -> Result<Option<String>>;
+    /// Tells of all objects below a directory, as [`Session::list`] does, whether it is anybody's target or not. Nothing is
+    /// written.
+    ///
+    /// # Errors
+    /// [`TargetError::Away`], and what [`Session::list`] ends in.
+    fn survey(&self, below: &RelPath, each: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>) -> Result<()>;
 }
 
 /// A target at work. Every path is relative to its top.
 pub trait Session: Send + Sync {
     /// Tells of all objects below a directory but Keepwatch's own, in the order of their paths' bytes, a directory's with a
-    /// `/` at its end. A directory that does not exist holds nothing.
+    /// `/` at its end. A directory that does not exist holds nothing. What lies below one of Keepwatch's own directories is
+    /// told of if just that is asked for.
     ///
     /// # Errors
     /// [`TargetError`], as for every method here.

@@ -12,31 +12,32 @@ use crate::inventory::copy_key;
 use crate::model::{FileType, RelPath, RootName, Seq};
 use crate::sync::layout::Placement;
 use crate::sync::plan::{Merge, Need, Original, need};
-use crate::target::{Found, Result, survey};
+use crate::target::{Found, LocalTarget, Result, Target};
 
 /// Found things that may wait for the merge.
 const FOUND_MAX: usize = 4_096;
 
 type Stream = Receiver<(Vec<u8>, Found)>;
 
-/// Tells for each object that would be copied where it is and where it would go. What would be deleted is not told.
+/// Tells for each object that would be copied where it is and where it would go at the target. What would be deleted is not
+/// told.
 ///
 /// # Errors
 /// [`crate::target::TargetError`], if one of the places cannot be listed.
 pub fn preview(
-    target: &Path,
+    target: &dyn Target,
     roots: &[(RootName, PathBuf, Placement)],
-    each: &mut dyn FnMut(&Path, &Path),
+    each: &mut dyn FnMut(&Path, &RelPath),
 ) -> Result<()> {
     for (_, root, placement) in roots {
         let all = |path: &RelPath| Some(path.clone());
         let placed = |path: &RelPath| placement.path_of(path);
         std::thread::scope(|scope| {
             let (tell, sources) = bounded(FOUND_MAX);
-            let source = scope.spawn(move || list(root, &RelPath::ROOT, &all, &tell));
+            let source = scope.spawn(move || list(&LocalTarget::new(root), &RelPath::ROOT, &all, &tell));
             let (tell, targets) = bounded(FOUND_MAX);
             let target_thread = scope.spawn(move || list(target, &placement.dir(), &placed, &tell));
-            compare(root, target, placement, (sources, targets), each);
+            compare((root, placement), (sources, targets), target.nature().mtime_step_ns, each);
             let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
@@ -47,12 +48,12 @@ pub fn preview(
 }
 
 fn list(
-    top: &Path,
+    place: &dyn Target,
     below: &RelPath,
     name: &dyn Fn(&RelPath) -> Option<RelPath>,
     tell: &crossbeam_channel::Sender<(Vec<u8>, Found)>,
 ) -> Result<()> {
-    survey(top, below, &mut |path, found| {
+    place.survey(below, &mut |path, found| {
         let Some(path) = name(path) else { return ControlFlow::Continue(()) };
         match tell.send((copy_key(&path, found.kind), found)) {
             Ok(()) => ControlFlow::Continue(()),
@@ -62,19 +63,18 @@ fn list(
 }
 
 fn compare(
-    root: &Path,
-    target: &Path,
-    placement: &Placement,
+    (root, placement): (&Path, &Placement),
     (sources, targets): (Stream, Stream),
-    each: &mut dyn FnMut(&Path, &Path),
+    step_ns: i64,
+    each: &mut dyn FnMut(&Path, &RelPath),
 ) {
     let seen = targets.into_iter().map(|(key, found)| (key, seen_of(found)));
     for side in Merge::new(sources.into_iter(), std::iter::empty::<(Vec<u8>, ())>(), seen) {
         let (Some(found), Some(path)) = (side.original, path_of(&side.key)) else { continue };
         let original = original_of(found);
-        if original.kind != FileType::Dir && need(Some(&original), None, Some(side.seen.as_ref()), 1) == Need::Content {
-            let place = placement.place(&path);
-            each(&root.join(OsStr::from_bytes(path.as_bytes())), &target.join(OsStr::from_bytes(place.as_bytes())));
+        let what = need(Some(&original), None, Some(side.seen.as_ref()), step_ns);
+        if original.kind != FileType::Dir && what == Need::Content {
+            each(&root.join(OsStr::from_bytes(path.as_bytes())), &placement.place(&path));
         }
     }
 }

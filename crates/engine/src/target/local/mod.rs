@@ -47,16 +47,6 @@ impl LocalTarget {
     }
 }
 
-/// Tells of all objects below a directory, as [`Session::list`] does, whether it is anybody's target or not. Nothing is
-/// written.
-///
-/// # Errors
-/// [`TargetError`].
-pub fn survey(top: &Path, below: &RelPath, each: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>) -> Result<()> {
-    let top = LocalTarget::new(top).open_top()?;
-    session::list_below(&top, below, each)
-}
-
 impl Target for LocalTarget {
     fn nature(&self) -> Nature {
         Nature { mtime_step_ns: 1, name_max: NAME_MAX, is_filesystem: true, batch_max: BATCH_MAX }
@@ -73,5 +63,9 @@ impl Target for LocalTarget {
 
     fn probe(&self, claim: &Claim) -> Result<Option<String>> {
         mark::check(self, &self.open_top()?, claim)
+    }
+
+    fn survey(&self, below: &RelPath, each: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>) -> Result<()> {
+        session::list_below(&self.open_top()?, below, each)
     }
 }

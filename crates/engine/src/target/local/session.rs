@@ -517,7 +517,7 @@ fn list_dir(
     for entry in Dir::read_from(dir).map_err(&failed)? {
         let entry = entry.map_err(&failed)?;
         let name = entry.file_name().to_bytes();
-        if name == b"." || name == b".." || is_own(&path.join(name)) {
+        if name == b"." || name == b".." || (path.is_root() && is_own(&path.join(name))) {
             continue;
         }
         let is_dir = match entry.file_type() {

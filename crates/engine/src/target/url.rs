@@ -1,0 +1,142 @@
+//! From what a person writes to a target: the scheme says which kind.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{LocalTarget, Target};
+
+/// The kinds of targets, as a person writes them.
+const KINDS: &str = "a directory: /PATH or file:///PATH";
+
+/// Where a target is. Printing it shows no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetUrl {
+    /// A directory of this machine, absolute.
+    Local(PathBuf),
+}
+
+/// What cannot be a target. Nothing of it is a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// No target is reached in this way.
+    #[error("there is no target of the kind `{scheme}`; a target is {KINDS}")]
+    Scheme {
+        /// What stands in front of `://`.
+        scheme: String,
+    },
+    /// The URL names no place.
+    #[error("`{url}` names no place; write it as {example}")]
+    Place {
+        /// What was written, without secrets.
+        url: String,
+        /// How it is written.
+        example: &'static str,
+    },
+}
+
+impl TargetUrl {
+    /// Reads a URL or a path. A relative path is taken against `current_dir`.
+    ///
+    /// # Errors
+    /// [`UrlError`].
+    pub fn parse(text: &OsStr, current_dir: &Path) -> Result<Self, UrlError> {
+        let bytes = text.as_bytes();
+        let Some((scheme, rest)) = split_scheme(bytes) else { return Ok(TargetUrl::Local(plain(text, current_dir))) };
+        match scheme {
+            b"file" if rest.starts_with(b"/") => Ok(TargetUrl::Local(plain(OsStr::from_bytes(rest), current_dir))),
+            b"file" => Err(UrlError::Place { url: text.to_string_lossy().into_owned(), example: "file:///DIRECTORY" }),
+            other => Err(UrlError::Scheme { scheme: String::from_utf8_lossy(other).into_owned() }),
+        }
+    }
+
+    /// The target itself. Nothing is looked at yet.
+    #[must_use]
+    pub fn target(&self) -> Arc<dyn Target> {
+        match self {
+            TargetUrl::Local(dir) => Arc::new(LocalTarget::new(dir)),
+        }
+    }
+
+    /// The directory, if it is one of this machine.
+    #[must_use]
+    pub fn local_dir(&self) -> Option<&Path> {
+        match self {
+            TargetUrl::Local(dir) => Some(dir),
+        }
+    }
+
+    /// Files copied at the same time, unless a person says otherwise.
+    #[must_use]
+    pub fn transfers(&self) -> usize {
+        match self {
+            TargetUrl::Local(_) => 16,
+        }
+    }
+
+    /// Whether one lies in the other, or they are the same, as far as their texts tell.
+    #[must_use]
+    pub fn overlaps(&self, other: &TargetUrl) -> bool {
+        match (self, other) {
+            (TargetUrl::Local(one), TargetUrl::Local(other)) => one.starts_with(other) || other.starts_with(one),
+        }
+    }
+
+    /// Exactly this place as one string of bytes, by which it is told from others.
+    #[must_use]
+    pub fn to_bytes(&self) -> OsString {
+        match self {
+            TargetUrl::Local(dir) => dir.clone().into_os_string(),
+        }
+    }
+}
+
+impl fmt::Display for TargetUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TargetUrl::Local(dir) => dir.display().fmt(f),
+        }
+    }
+}
+
+/// What stands in front of `://`, and behind.
+fn split_scheme(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.windows(3).position(|three| three == b"://")?;
+    let is_scheme = end > 0 && bytes[..end].iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
+    is_scheme.then_some((&bytes[..end], &bytes[end + 3..]))
+}
+
+/// Absolute, without `.` components or doubled slashes.
+fn plain(path: &OsStr, current_dir: &Path) -> PathBuf {
+    current_dir.join(path).components().collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<TargetUrl, UrlError> {
+        TargetUrl::parse(OsStr::new(text), Path::new("/home/u"))
+    }
+
+    #[test]
+    fn directories_are_written_in_three_ways() {
+        let local = |path: &str| Ok(TargetUrl::Local(PathBuf::from(path)));
+        assert_eq!(parse("/mnt//backup/"), local("/mnt/backup"));
+        assert_eq!(parse("file:///mnt/backup"), local("/mnt/backup"));
+        assert_eq!(parse("backup"), local("/home/u/backup"));
+        assert_eq!(parse("odd:name"), local("/home/u/odd:name"));
+        assert!(matches!(parse("file://backup"), Err(UrlError::Place { .. })));
+        assert_eq!(parse("gopher://x/y"), Err(UrlError::Scheme { scheme: "gopher".to_owned() }));
+    }
+
+    #[test]
+    fn places_that_lie_in_one_another_overlap() {
+        let overlap = |one: &str, other: &str| parse(one).unwrap().overlaps(&parse(other).unwrap());
+        assert!(overlap("/a/b", "/a") && overlap("/a", "/a/b") && overlap("/a", "file:///a"));
+        assert!(!overlap("/a/b", "/a/bc"));
+    }
+}
