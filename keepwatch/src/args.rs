@@ -42,6 +42,7 @@ impl GlobalArgs {
             state_dir: self.state_dir.clone(),
             log: self.log,
             roots: roots.to_vec(),
+            replicas: Vec::new(),
         }
     }
 }

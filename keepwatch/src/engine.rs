@@ -28,10 +28,11 @@ const SCAN_THREADS_MAX: usize = 8;
 /// What the engine is told.
 #[must_use]
 pub fn settings(settings: &Settings) -> engine::Settings {
+    let host = settings.host.clone().unwrap_or_else(host_name);
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     engine::Settings {
         state_dir: settings.state_dir.clone(),
-        host: settings.host.clone().unwrap_or_else(host_name),
+        host: host.clone(),
         machine_id: machine_id(),
         roots: settings.roots.iter().map(root).collect(),
         backlog_max: usize::try_from(settings.backlog_max).unwrap_or(usize::MAX),
@@ -39,7 +40,7 @@ pub fn settings(settings: &Settings) -> engine::Settings {
         commit_wait: settings.journal.commit_interval,
         commit_records: usize::try_from(settings.journal.commit_records).unwrap_or(usize::MAX),
         index: settings.postgres.as_ref().and_then(PostgresSettings::for_engine),
-        replicas: Vec::new(),
+        replicas: settings.replicas.iter().map(|replica| replica.for_engine(&settings.roots, &host)).collect(),
         scan_threads: NonZeroUsize::new(cores.min(SCAN_THREADS_MAX)).unwrap_or(NonZeroUsize::MIN),
     }
 }

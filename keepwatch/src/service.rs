@@ -6,16 +6,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
+use keepwatch_engine::daemon::replicate::{Asked, Reading, Wish};
 use keepwatch_engine::daemon::service::{self as engine, Command};
+use keepwatch_engine::model::ReplicaName;
 use keepwatch_journal::{RootName, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::control::Request;
 use crate::control::server::Handler;
+use crate::control::{ReplicaWish, Request};
 use crate::error::CommandError;
-use crate::show::status::{Follower, Journal, Problem, Root, RootState, Service, Status};
-use crate::signals::Wish;
+use crate::show::status::{Follower, Journal, Problem, Replica, Root, RootState, Service, Status};
+use crate::signals;
 
 /// How long a running service may take to say how it is.
 const STATUS_MAX: Duration = Duration::from_secs(15);
@@ -107,7 +109,7 @@ fn gone() -> CommandError {
 /// The handler of a running service. A reload puts another engine behind it.
 pub struct Running {
     engine: Mutex<crossbeam_channel::Sender<Command>>,
-    wishes: Mutex<std::sync::mpsc::Sender<Wish>>,
+    wishes: Mutex<std::sync::mpsc::Sender<signals::Wish>>,
     state_dir: PathBuf,
     started: Instant,
 }
@@ -117,7 +119,7 @@ impl Running {
     #[must_use]
     pub fn new(
         engine: crossbeam_channel::Sender<Command>,
-        wishes: std::sync::mpsc::Sender<Wish>,
+        wishes: std::sync::mpsc::Sender<signals::Wish>,
         state_dir: PathBuf,
     ) -> Self {
         Running { engine: Mutex::new(engine), wishes: Mutex::new(wishes), state_dir, started: Instant::now() }
@@ -148,7 +150,7 @@ impl Running {
         }
     }
 
-    fn wish(&self, wish: Wish) -> Result<Value, CommandError> {
+    fn wish(&self, wish: signals::Wish) -> Result<Value, CommandError> {
         let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
         wishes.send(wish).map_err(|_| CommandError::unreachable("the service is ending"))?;
         Ok(Value::Null)
@@ -192,8 +194,22 @@ impl Handler for Running {
                     Err(why) => Err(CommandError::failed(why)),
                 }
             }
-            Request::Reload {} => self.wish(Wish::Reload),
-            Request::Stop {} => self.wish(Wish::Stop),
+            Request::Replica { name, wish } => {
+                let (name, wish) = (ReplicaName::new(name), Wish::from(wish));
+                match self.ask(None, |done| Command::Replica { name, asked: Asked { wish, done } })? {
+                    Ok(reading) => Ok(reached(&reading)),
+                    Err(why) => Err(CommandError::failed(why)),
+                }
+            }
+            Request::ReplicaForget { name } => {
+                let name = ReplicaName::new(name);
+                match self.ask(None, |done| Command::Forget { name, done })? {
+                    Ok(()) => Ok(Value::Null),
+                    Err(why) => Err(CommandError::usage(why)),
+                }
+            }
+            Request::Reload {} => self.wish(signals::Wish::Reload),
+            Request::Stop {} => self.wish(signals::Wish::Stop),
         }
     }
 }
@@ -229,6 +245,7 @@ fn shown(status: engine::Status, state_dir: &std::path::Path, uptime_s: u64) -> 
             Some(Problem { since: root.since.clone()?, root: Some(root.name.clone()), message: root.why.clone()? })
         })
         .collect();
+    let replicas = status.replicas.into_iter().map(shown_replica).collect();
     Status {
         host: status.host,
         state_dir: state_dir.display().to_string(),
@@ -240,6 +257,7 @@ fn shown(status: engine::Status, state_dir: &std::path::Path, uptime_s: u64) -> 
             capabilities: capabilities(),
         }),
         roots,
+        replicas,
         journal: Journal {
             id: status.journal.id,
             seq: status.journal.seq,
@@ -260,6 +278,50 @@ fn shown(status: engine::Status, state_dir: &std::path::Path, uptime_s: u64) -> 
             .collect(),
         problems,
         needs: status.attention,
+    }
+}
+
+fn shown_replica(replica: engine::ReplicaStatus) -> Replica {
+    Replica {
+        name: replica.name,
+        url: replica.url,
+        roots: replica.roots,
+        on_delete: replica.on_delete,
+        state: replica.state,
+        files: replica.files,
+        bytes: replica.bytes,
+        pending: replica.pending,
+        failed: replica.failed,
+        lag_s: replica.lag_s,
+        rate: replica.rate,
+        copied: replica.copied,
+        copied_bytes: replica.copied_bytes,
+        last_error: replica.last_error,
+        paused: replica.paused,
+        failures: replica.failures,
+    }
+}
+
+/// What became of a wish, on the wire.
+fn reached(reading: &Reading) -> Value {
+    serde_json::json!({
+        "copied": reading.copied,
+        "bytes": reading.bytes,
+        "adopted": reading.adopted,
+        "moved": reading.moved,
+        "withdrawn": reading.withdrawn,
+        "failed": reading.failed,
+        "paused": reading.paused,
+    })
+}
+
+impl From<ReplicaWish> for Wish {
+    fn from(wish: ReplicaWish) -> Self {
+        match wish {
+            ReplicaWish::Sync => Wish::Sync,
+            ReplicaWish::Resume { allow_deletes } => Wish::Resume { allow_deletes },
+            ReplicaWish::Accept => Wish::Accept,
+        }
     }
 }
 
@@ -327,6 +389,19 @@ pub fn without_service(
         })
         .collect();
     let seq = cursor.map_or(0, |cursor| cursor.seq.0);
+    let mut replicas = Vec::new();
+    for row in view.replicas()?.into_iter().filter(|row| row.url.is_some()) {
+        replicas.push(Replica {
+            name: row.name.to_string(),
+            url: row.url.unwrap_or_default(),
+            roots: row.roots.into_keys().collect(),
+            state: "stopped".to_owned(),
+            files: row.counts.files,
+            bytes: row.counts.bytes,
+            failed: view.count_failures(row.id)?,
+            ..Replica::default()
+        });
+    }
     let problems = view
         .problems()?
         .into_iter()
@@ -342,6 +417,7 @@ pub fn without_service(
         state_dir: state_dir.display().to_string(),
         service: None,
         roots,
+        replicas,
         journal: Journal {
             id: cursor.map(|cursor| cursor.journal.to_string()).unwrap_or_default(),
             seq,

@@ -62,10 +62,7 @@ fn help_is_kept_true() {
 #[test]
 fn refusals_say_what_and_what_to_do() {
     let world = World::new();
-    world.write(
-        "bad.toml",
-        "hots = \"a\"\n[roots.r]\npath = \"srv\"\npoll = \"10\"\n[replicas.vault]\nurl = \"/mnt\"\n",
-    );
+    world.write("bad.toml", "hots = \"a\"\n[roots.r]\npath = \"srv\"\npoll = \"10\"\n[packs.logs]\nbase = \"/mnt\"\n");
     world.write("good.toml", "[roots.records]\npath = \"/srv/records\"\n");
     let mut all = String::new();
     for args in [

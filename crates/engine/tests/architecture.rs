@@ -24,7 +24,7 @@ const ENGINE: &[(&str, &[&str])] = &[
 /// Siblings that do the same in different ways, and never use one another.
 const STRANGERS: &[(&str, &[&str])] = &[
     ("crates/engine/src/watch", &["fanotify", "inotify", "poll"]),
-    ("crates/engine/src/target", &["local", "memory"]),
+    ("crates/engine/src/target", &["local", "memory", "throttle"]),
     (
         "keepwatch/src/cli",
         &[
@@ -38,6 +38,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
             "mirror",
             "reconcile",
             "replay",
+            "replica",
             "root",
             "run",
             "status",

@@ -28,8 +28,8 @@ pub use format::FORMAT;
 pub use json::ParseError;
 pub use reader::{ReadError, Reader};
 pub use record::{
-    Body, By, Change, Config, Copied, Evidence, Extra, Facts, FileType, Gap, GapClosed, GapReason, OldPlace, Op, Proof,
-    Record, Replica, Settled, Via, Withdrawal, Withdrawn,
+    Body, By, Change, Config, Copied, Evidence, Extra, Facts, Failed, FileType, Gap, GapClosed, GapReason, OldPlace,
+    Op, Proof, Record, Replica, Settled, Via, Withdrawal, Withdrawn,
 };
 pub use recovery::{OpenError, Recovery, Torn};
 pub use tail::{Batch, Tail};

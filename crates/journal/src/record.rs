@@ -3,6 +3,7 @@
 //! The JSON form of each, field by field, is `docs/journal-format.md`; [`Record::render`] writes it and
 //! [`Record::parse`] reads it back. Rendering is canonical: the same record always gives the same bytes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp};
@@ -38,8 +39,10 @@ pub enum Body {
     Config(Config),
     /// `copied`: a replica holds a version.
     Copied(Box<Copied>),
-    /// `trashed removed`: a replica does not hold a version any more.
+    /// `trashed removed foreign`: a replica does not hold a version any more.
     Withdrawn(Box<Withdrawn>),
+    /// `failed`: an original could not be copied, and is not tried again soon.
+    Failed(Box<Failed>),
     /// `config` of a replica: where it is, and what is known of its target.
     Replica(Box<Replica>),
     /// A `do` of a later version, or an act that this program only passes on; all its fields are in `extra`.
@@ -305,6 +308,8 @@ pub enum Withdrawal {
     Trashed,
     /// It is deleted, or was found to be gone.
     Removed,
+    /// It lies where it lay, but by a change of the configuration it is no copy of ours any more: nothing follows it.
+    Foreign,
 }
 
 /// A replica does not hold a version any more.
@@ -316,10 +321,23 @@ pub struct Withdrawn {
     pub replica: ReplicaName,
     /// The root of the original.
     pub root: RootName,
-    /// The path in that root for which the replica held it.
+    /// The path in that root for which the replica held it; of a directory with all below it, of the root's own with all.
     pub path: RelPath,
     /// What kind.
     pub kind: FileType,
+}
+
+/// An original could not be copied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failed {
+    /// Which replica.
+    pub replica: ReplicaName,
+    /// The root of the original.
+    pub root: RootName,
+    /// Its path there.
+    pub path: RelPath,
+    /// Why, for people.
+    pub why: String,
 }
 
 /// Where a replica is, and what is known of its target.
@@ -327,10 +345,11 @@ pub struct Withdrawn {
 pub struct Replica {
     /// Which replica.
     pub replica: ReplicaName,
-    /// Its URL, without secrets; `None`: it is no longer kept.
+    /// Its URL, without secrets; `None`: it is no longer kept, and if there is no identity either, forgotten.
     pub url: Option<String>,
     /// The id in the mark by which the target is told from another.
     pub identity: Option<String>,
-    /// All that was at the target is known: it was listed once and held against the originals.
-    pub listed: bool,
+    /// Of which roots all that was at the target is known: it was listed and held against the originals, in this layout
+    /// and by these filters. What the text says is the replica's own affair.
+    pub roots: BTreeMap<String, String>,
 }

@@ -117,7 +117,9 @@ fn lines_of_format_1_are_read_and_written_for_ever() {
         r#"{"seq":16,"at":"2026-11-05T12:34:56.000000000Z","do":"copied","replica":"/mnt/b","root":"r","path":"a","file":-7,"of":9,"type":"file","size":5,"mtime_ns":6,"sha256":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","proof":"written"}"#,
         r#"{"seq":17,"at":"2026-11-05T12:34:56.000000000Z","do":"copied","replica":"/mnt/b","root":"r","path":"b","old_path":"a","file":8,"of":9,"type":"dir","size":0,"mtime_ns":6,"proof":"presumed"}"#,
         r#"{"seq":18,"at":"2026-11-05T12:34:56.000000000Z","do":"trashed","replica":"/mnt/b","root":"r","path":"b","type":"file"}"#,
-        r#"{"seq":19,"at":"2026-11-05T12:34:56.000000000Z","do":"config","replica":"/mnt/b","url":"file:///mnt/b","identity":"i","listed":true}"#,
+        r#"{"seq":19,"at":"2026-11-05T12:34:56.000000000Z","do":"config","replica":"/mnt/b","url":"file:///mnt/b","identity":"i","roots":{"r":"x","s":"y:\"z\""}}"#,
+        r#"{"seq":21,"at":"2026-11-05T12:34:56.000000000Z","do":"failed","replica":"/mnt/b","root":"r","path":"a","why":"it cannot be read"}"#,
+        r#"{"seq":22,"at":"2026-11-05T12:34:56.000000000Z","do":"foreign","replica":"/mnt/b","root":"r","path":"","type":"dir"}"#,
     ];
     for line in lines {
         assert_eq!(text(&Record::parse(line.as_bytes()).unwrap()), line);

@@ -1,27 +1,28 @@
 //! `keepwatch mirror`: copies directories to a target, then keeps the copy true, without a configuration.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Write as _;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use keepwatch_engine::daemon::replicate::{Meter, OnDelete, Phase, Reading, ReplicaSettings, preview, state_name};
+use keepwatch_engine::daemon::replicate::{Phase, Reading, ReplicaSettings, preview, state_name};
 use keepwatch_engine::daemon::service::{self, Command, Mode};
-use keepwatch_engine::model::{RelPath, ReplicaName};
-use keepwatch_engine::sync::guards::Limits;
+use keepwatch_engine::model::{JournalId, RelPath};
 use keepwatch_engine::sync::layout::Layout;
-use keepwatch_engine::target::{TargetUrl, UrlError};
+use keepwatch_engine::target::{TargetUrl, Timetable, UrlError};
 use keepwatch_engine::watch::lease::block_sigio;
-use keepwatch_journal::RootName;
 
 use super::Context;
+use crate::config::replicas::{LayoutKind, ReplicaSpec, SpecLimits, parse_on_delete, parse_percent, read_rules};
 use crate::config::{Settings, load_files};
 use crate::engine;
 use crate::error::{CommandError, Kind, Outcome};
 use crate::logging::{self, Talk};
+use crate::show::progress::CopyBar;
 use crate::show::safe::Safe;
 use crate::signals;
 use crate::units;
@@ -48,15 +49,42 @@ pub struct Args {
     /// Put this text in front of what is left
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub target_prefix: OsString,
-    /// Files copied at the same time
-    #[arg(long, visible_alias = "threads", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub transfers: u16,
+    /// Copy only what this regular expression matches, on the absolute path, from its start
+    #[arg(long, value_name = "REGEX")]
+    pub source_filter: Vec<String>,
+    /// Copy nothing that this regular expression matches
+    #[arg(long, value_name = "REGEX")]
+    pub source_exclude: Vec<String>,
+    /// Copy only what one of these patterns matches, as rclone writes them
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Copy nothing that one of these patterns matches
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// A rule, `+ PATTERN` or `- PATTERN`; the first that fits decides
+    #[arg(long, value_name = "RULE", allow_hyphen_values = true)]
+    pub filter: Vec<String>,
+    /// Rules from a file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub filter_from: Vec<PathBuf>,
+    /// Files copied at the same time; by default what suits the kind of target
+    #[arg(long, visible_alias = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub transfers: Option<u16>,
+    /// Bytes a second, such as 10M, or a table: "08:00,20M 19:00,off"
+    #[arg(long, value_name = "RATE")]
+    pub bwlimit: Option<String>,
     /// What happens to a copy whose original is gone
     #[arg(long, value_name = "WHAT", default_value = "trash", value_parser = ["trash", "keep", "delete"])]
     pub on_delete: String,
     /// How long after
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub delete_delay: String,
+    /// How long the trash is kept; 0s: for ever
+    #[arg(long, value_name = "TIME", default_value = "30d")]
+    pub trash_keep: String,
+    /// Deletes wait for a person if more than this share of the copy would go within an hour
+    #[arg(long, value_name = "SHARE", default_value = "10%")]
+    pub max_delete: String,
     /// The target may follow when the last file of a source goes
     #[arg(long)]
     pub may_empty: bool,
@@ -78,27 +106,87 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let (sources, target) = places(args, context)?;
     let overrides = context.globals.overrides(&sources);
     let mut settings = load_files(Vec::new(), &context.environment, &overrides)?.settings;
-    check_places(&settings, &target)?;
-    let layout = Layout::Mirror {
-        source_prefix: args.source_prefix.as_bytes().to_vec(),
-        target_prefix: args.target_prefix.as_bytes().to_vec(),
-    };
-    let replica = replica(args, &settings, &target, &layout)?;
+    let spec = spec(args, target)?;
+    if let Err((message, hint)) = spec.check_roots(&settings.roots) {
+        return Err(CommandError::usage(message).hint(hint));
+    }
+    service::check(&engine::settings(&settings))?;
+    let mut replica = spec.for_engine(&settings.roots, &engine::host_name());
+    replica.check().map_err(|error| CommandError::usage(error.to_string()))?;
+    replica.once = args.once;
     let is_named = context.globals.state_dir.is_some() || context.environment.vars.contains_key("KEEPWATCH_STATE_DIR");
     if !is_named {
         let mut parts: Vec<&[u8]> = settings.roots.iter().map(|root| root.path.as_os_str().as_bytes()).collect();
-        let place = target.to_bytes();
-        parts.extend([place.as_bytes(), args.source_prefix.as_bytes(), args.target_prefix.as_bytes()]);
-        settings.state_dir = settings.state_dir.join("mirror").join(state_name(&parts));
+        let place = spec.url.to_bytes();
+        parts.push(place.as_bytes());
+        let all = settings.state_dir.join("mirror");
+        settings.state_dir = all.join(state_name(&parts));
+        if !context.globals.dry_run {
+            replica.owner = Some(owner(&all)?);
+        }
     }
     logging::start(settings.log, &context.globals, Talk::Command);
     if !context.globals.quiet {
-        tell_first_mapping(&settings, &target, &layout);
+        tell_first_mapping(&settings, &spec);
     }
     if context.globals.dry_run {
-        return dry_run(&target, &replica);
+        return dry_run(&spec.url, &replica, context);
     }
     mirror(&settings, replica, context)
+}
+
+/// All that one user mirrors belongs to one owner, so that several sources can share a target.
+fn owner(dir: &Path) -> Result<String, CommandError> {
+    let failed =
+        |error: std::io::Error| CommandError::failed(format!("cannot keep state in {}: {error}", dir.display()));
+    let path = dir.join("owner");
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && !text.trim().is_empty()
+    {
+        return Ok(text.trim().to_owned());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let id = JournalId::random().to_string();
+    // Whole, and never over one that another start has just made.
+    let new = dir.join(format!("owner.{}", std::process::id()));
+    std::fs::write(&new, &id).map_err(failed)?;
+    let made = std::fs::hard_link(&new, &path);
+    std::fs::remove_file(&new).map_err(failed)?;
+    match made {
+        Ok(()) => Ok(id),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Ok(std::fs::read_to_string(&path).map_err(failed)?.trim().to_owned())
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What the flags say.
+fn spec(args: &Args, target: TargetUrl) -> Result<ReplicaSpec, CommandError> {
+    let duration = |text: &str| units::parse_duration(text).map_err(|error| CommandError::usage(error.to_string()));
+    let mut spec = ReplicaSpec::new(target.to_string(), target);
+    spec.layout = LayoutKind::Mirror;
+    spec.source_prefix.clone_from(&args.source_prefix);
+    spec.target_prefix.clone_from(&args.target_prefix);
+    spec.filter.source_filter.clone_from(&args.source_filter);
+    spec.filter.source_exclude.clone_from(&args.source_exclude);
+    let mut rules = args.filter.clone();
+    for path in &args.filter_from {
+        rules.extend(read_rules(path).map_err(CommandError::usage)?);
+    }
+    spec.filter.add_rules(&args.include, &args.exclude, &rules);
+    spec.on_delete = parse_on_delete(&args.on_delete).map_err(CommandError::usage)?;
+    spec.delete_delay = duration(&args.delete_delay)?;
+    spec.trash_keep = duration(&args.trash_keep)?;
+    spec.limits = SpecLimits {
+        delete_percent_max: parse_percent(&args.max_delete).map_err(CommandError::usage)?,
+        may_empty: args.may_empty,
+        allow_deletes: args.allow_deletes,
+    };
+    spec.transfers = args.transfers.map(u64::from);
+    let table = args.bwlimit.as_deref().map(Timetable::parse).transpose();
+    spec.bwlimit = table.map_err(|error| CommandError::usage(error.to_string()))?;
+    Ok(spec)
 }
 
 fn mirror(settings: &Settings, replica: ReplicaSettings, context: &Context) -> Result<Outcome, CommandError> {
@@ -109,6 +197,7 @@ fn mirror(settings: &Settings, replica: ReplicaSettings, context: &Context) -> R
     let mut engine = engine::settings(settings);
     engine.replicas = vec![replica];
     let handle = service::start(engine, Mode::Serve, None)?;
+    let bar = CopyBar::new(context.globals.quiet || context.globals.json);
     let mut told = std::time::Instant::now();
     let mut last = Phase::Waiting;
     loop {
@@ -117,16 +206,26 @@ fn mirror(settings: &Settings, replica: ReplicaSettings, context: &Context) -> R
             Err(RecvTimeoutError::Timeout) => {}
         }
         let reading = meter.read();
-        if reading.phase == Phase::Ended || reading.is_refused || handle.is_finished() {
+        // A target that was never reached is a slip, or is told to the one who waits.
+        let is_unreachable = reading.trouble.is_some() && !reading.was_reached;
+        if reading.phase == Phase::Ended || reading.is_refused || is_unreachable || handle.is_finished() {
             break;
         }
-        let is_news = reading.phase == Phase::Following && last == Phase::Comparing && !once;
-        if !context.globals.quiet && (is_news || (reading.phase == Phase::Comparing && told.elapsed() > TELL_EVERY)) {
+        if reading.phase == Phase::Comparing {
+            bar.show(&reading);
+        }
+        let is_there = reading.phase == Phase::Following && last == Phase::Comparing;
+        if is_there {
+            bar.end();
+        }
+        let is_time = reading.phase == Phase::Comparing && !bar.is_seen() && told.elapsed() > TELL_EVERY;
+        if (is_there && !once) || is_time {
             told = std::time::Instant::now();
-            let _ = writeln!(std::io::stderr(), "{}", summary(&reading));
+            tell(&reading, context);
         }
         last = reading.phase;
     }
+    bar.end();
     let _ = handle.commands().send(Command::Stop);
     let ended = handle.join();
     let reading = meter.read();
@@ -134,23 +233,48 @@ fn mirror(settings: &Settings, replica: ReplicaSettings, context: &Context) -> R
     outcome(&reading, context)
 }
 
+/// How far it is, on the way.
+fn tell(reading: &Reading, context: &Context) {
+    if context.globals.json {
+        // A closed pipe shows at the next line that matters.
+        let _ = super::print(|out| writeln!(out, "{}", json(reading)));
+    } else if !context.globals.quiet {
+        let _ = writeln!(std::io::stderr(), "{}", summary(reading));
+    }
+}
+
+fn json(reading: &Reading) -> serde_json::Value {
+    let phase = match reading.phase {
+        Phase::Waiting => "waiting",
+        Phase::Comparing => "comparing",
+        Phase::Following => "following",
+        Phase::Ended => "ended",
+    };
+    serde_json::json!({
+        "phase": phase,
+        "copied": reading.copied,
+        "bytes": reading.bytes,
+        "adopted": reading.adopted,
+        "moved": reading.moved,
+        "withdrawn": reading.withdrawn,
+        "failed": reading.failed,
+        "failures": reading.failures,
+        "paused": reading.paused,
+        "trouble": reading.trouble,
+    })
+}
+
 /// What it came to.
 fn outcome(reading: &Reading, context: &Context) -> Result<Outcome, CommandError> {
-    for failure in &reading.failures {
-        let _ = writeln!(std::io::stderr(), "not copied: {}: {}", Safe::text(&failure.path), Safe::text(&failure.why));
+    for (path, why) in &reading.failures {
+        let _ = writeln!(std::io::stderr(), "not copied: {}: {}", Safe::text(path), Safe::text(why));
     }
     if let Some(trouble) = &reading.trouble {
         let kind = if reading.is_refused { Kind::Usage } else { Kind::Unreachable };
         return Err(CommandError::new(kind, trouble.clone()));
     }
     if context.globals.json {
-        super::print(|out| {
-            writeln!(
-                out,
-                "{{\"copied\":{},\"bytes\":{},\"adopted\":{},\"moved\":{},\"withdrawn\":{},\"failed\":{}}}",
-                reading.copied, reading.bytes, reading.adopted, reading.moved, reading.withdrawn, reading.failed
-            )
-        })?;
+        super::print(|out| writeln!(out, "{}", json(reading)))?;
     } else if !context.globals.quiet {
         super::print(|out| writeln!(out, "{}", summary(reading)))?;
     }
@@ -211,63 +335,9 @@ impl From<UrlError> for CommandError {
     }
 }
 
-/// A target in a source would be copied into itself; a source in a target would be taken for copies.
-fn check_places(settings: &Settings, target: &TargetUrl) -> Result<(), CommandError> {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    for root in &settings.roots {
-        let Some(target) = target.local_dir() else { break };
-        let (source, target_real) = (real(&root.path), real(target));
-        if target_real.starts_with(&source) || source.starts_with(&target_real) {
-            let (source, target) = (Safe::path(&root.path), Safe::path(target));
-            return Err(CommandError::usage(format!("the target {target} and the source {source} lie in one another"))
-                .hint("choose a target outside of every source"));
-        }
-    }
-    service::check(&engine::settings(settings))?;
-    Ok(())
-}
-
-fn replica(
-    args: &Args,
-    settings: &Settings,
-    target: &TargetUrl,
-    layout: &Layout,
-) -> Result<ReplicaSettings, CommandError> {
-    let mut roots = Vec::new();
-    for root in &settings.roots {
-        let placement = layout
-            .placement(root.path.as_os_str().as_bytes())
-            .map_err(|error| CommandError::usage(error.to_string()))?;
-        roots.push((RootName::new(root.name.as_str()), root.path.clone(), placement));
-    }
-    for (index, (one, _, placement)) in roots.iter().enumerate() {
-        if let Some((other, ..)) = roots[..index].iter().find(|(_, _, other)| placement.overlaps(other)) {
-            return Err(CommandError::usage(format!("the sources `{other}` and `{one}` would mix at the target"))
-                .hint("a shorter --source-prefix keeps them apart"));
-        }
-    }
-    let delete_delay =
-        units::parse_duration(&args.delete_delay).map_err(|error| CommandError::usage(error.to_string()))?;
-    Ok(ReplicaSettings {
-        name: ReplicaName::new(target.to_string()),
-        url: target.to_string(),
-        target: target.target(),
-        roots,
-        on_delete: match args.on_delete.as_str() {
-            "keep" => OnDelete::Keep,
-            "delete" => OnDelete::Delete,
-            _ => OnDelete::Trash,
-        },
-        delete_delay,
-        limits: Limits { may_empty: args.may_empty, allow_deletes: args.allow_deletes, ..Limits::default() },
-        transfers: usize::from(args.transfers),
-        once: args.once,
-        meter: Arc::new(Meter::default()),
-    })
-}
-
 /// Shows by the first file where all will go, and how the path would be shorter.
-fn tell_first_mapping(settings: &Settings, target: &TargetUrl, layout: &Layout) {
+fn tell_first_mapping(settings: &Settings, spec: &ReplicaSpec) {
+    let (target, layout) = (&spec.url, &spec.layout(""));
     let Some(root) = settings.roots.first() else { return };
     let Ok(entries) = std::fs::read_dir(&root.path) else { return };
     let Some(name) = entries.flatten().map(|entry| entry.file_name()).min() else { return };
@@ -291,7 +361,7 @@ fn tell_first_mapping(settings: &Settings, target: &TargetUrl, layout: &Layout) 
         && target_prefix.is_empty()
         && let Some(shorter) = place(&short)
     {
-        let top = PathBuf::from(OsStr::from_bytes(&top));
+        let top = PathBuf::from(OsString::from_vec(top));
         let _ = writeln!(err, "for {} give --source-prefix={}", Safe::text(&shorter), Safe::path(&top));
     }
 }
@@ -302,14 +372,21 @@ fn at_target(target: &TargetUrl, place: &RelPath) -> String {
 }
 
 /// Says what would be copied, by what lies there now. Nothing is written, not even state.
-fn dry_run(target: &TargetUrl, replica: &ReplicaSettings) -> Result<Outcome, CommandError> {
+fn dry_run(target: &TargetUrl, replica: &ReplicaSettings, context: &Context) -> Result<Outcome, CommandError> {
     let mut listed = Ok(());
     super::print(|out| {
         let mut written = Ok(());
-        listed = preview(&*replica.target, &replica.roots, &mut |from, to| {
-            if written.is_ok() {
-                written = writeln!(out, "would copy {} → {}", Safe::path(from), Safe::text(&at_target(target, to)));
+        listed = preview(replica, &mut |from, to| {
+            let to = at_target(target, to);
+            if written.is_err() {
+                return;
             }
+            written = if context.globals.json {
+                let line = serde_json::json!({"would": "copy", "from": from.to_string_lossy(), "to": to});
+                writeln!(out, "{line}")
+            } else {
+                writeln!(out, "would copy {} → {}", Safe::path(from), Safe::text(&to))
+            };
         });
         written
     })?;

@@ -12,6 +12,7 @@ pub mod mirror;
 pub mod place;
 pub mod reconcile;
 pub mod replay;
+pub mod replica;
 pub mod root;
 pub mod run;
 pub mod status;
@@ -59,7 +60,7 @@ pub enum Command {
     /// Print changes as they happen, keep nothing
     Watch(watch::Args),
     /// Copy directories to a target, then keep the copy true
-    Mirror(mirror::Args),
+    Mirror(Box<mirror::Args>),
     /// Say how the service is, and what needs a person
     Status(status::Args),
     /// Print a file's history, across renames
@@ -76,6 +77,8 @@ pub enum Command {
     Init(init::Args),
     /// Check the configuration, or show what is in force
     Config(config::Args),
+    /// Keep replicas: add, list, sync, resume, accept, remove
+    Replica(replica::Args),
     /// List the roots, or accept a replaced disk
     Root(root::Args),
     /// Print a completion script for a shell
@@ -102,6 +105,7 @@ impl Command {
             Command::Journal(args) => journal::run(args, context),
             Command::Init(args) => init::run(args, context),
             Command::Config(args) => config::run(args, context),
+            Command::Replica(args) => replica::run(args, context),
             Command::Root(args) => root::run(args, context),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),

@@ -10,7 +10,7 @@ use keepwatch_engine::daemon::service::{self, Command, Handle, Mode};
 use keepwatch_engine::watch::lease::block_sigio;
 
 use super::Context;
-use crate::config::Settings;
+use crate::config::{Settings, load};
 use crate::control::access::{Access, group_id};
 use crate::control::server::Server;
 use crate::engine;
@@ -30,6 +30,7 @@ With --root no configuration file is needed.
 Examples:
   keepwatch run
   keepwatch run --root /srv/records --state-dir /var/lib/keepwatch
+  keepwatch run --root /srv/records --replica /mnt/backup
 
 Signals:
   TERM, INT  end cleanly: everything noticed is journaled and on disk
@@ -38,6 +39,9 @@ pub struct Args {
     /// Watch this directory too
     #[arg(long = "root", value_name = "DIR")]
     pub roots: Vec<PathBuf>,
+    /// Keep a replica here too: a directory or a URL
+    #[arg(long = "replica", value_name = "URL")]
+    pub replicas: Vec<String>,
 }
 
 /// How often the service is looked at, to notice that it ended by itself.
@@ -53,6 +57,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         super::print(|out| {
             settings.roots.iter().try_for_each(|root| {
                 writeln!(out, "would watch {} as `{}`", Safe::path(&root.path), Safe::text(&root.name))
+            })?;
+            settings.replicas.iter().try_for_each(|replica| {
+                writeln!(out, "would keep replica `{}` at {}", Safe::text(&replica.name), replica.url)
             })
         })?;
         return Ok(Outcome::Fine);
@@ -86,7 +93,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
 
 /// The settings, if there is something to watch and all of it can be.
 fn usable_settings(args: &Args, context: &Context) -> Result<Settings, CommandError> {
-    let settings = context.settings(&args.roots)?.settings;
+    let mut overrides = context.globals.overrides(&args.roots);
+    overrides.replicas.clone_from(&args.replicas);
+    let settings = load(&context.environment, &overrides)?.settings;
     if settings.roots.is_empty() {
         return Err(CommandError::usage("there is nothing to watch")
             .hint("name a directory: `keepwatch run --root DIR`, or a [roots.NAME] in the configuration"));

@@ -122,6 +122,7 @@ fn is_news(record: &Record) -> bool {
         | Body::Replica(_)
         | Body::Copied(_)
         | Body::Withdrawn(_)
+        | Body::Failed(_)
         | Body::Other(_) => false,
     }
 }

@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod problem;
 pub mod raw;
 pub mod reader;
+pub mod replicas;
 pub mod settings;
 pub mod show;
 pub mod sources;
@@ -31,6 +32,8 @@ pub struct Overrides {
     pub log: Option<LogFormat>,
     /// `--root DIR`, each.
     pub roots: Vec<PathBuf>,
+    /// `--replica URL`, each.
+    pub replicas: Vec<String>,
 }
 
 /// Settings and where they came from.

@@ -2,22 +2,24 @@
 //! settings yet; those are [`super::settings`]'.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keepwatch_engine::target::TargetUrl;
 use toml::de::DeTable;
 
 use super::Overrides;
 use super::postgres::{PASSWORD_VARIABLE, RawPostgres};
 use super::problem::{Origin, Problem, Sourced};
 use super::reader::{SourceFile, Table, nearest};
+use super::replicas::RawReplica;
 use super::settings::{LogFormat, Poll, WatchMethod};
 use crate::units;
 
-/// Sections of features that this version does not have. They are refused: a replica that is configured and not kept
+/// Sections of features that this version does not have. They are refused: a trigger that is configured and does not run
 /// is worse than an error.
-const LATER_SECTIONS: [&str; 4] = ["replicas", "triggers", "packs", "server"];
+const LATER_SECTIONS: [&str; 3] = ["triggers", "packs", "server"];
 
 /// The same within a root.
 const LATER_ROOT_KEYS: [&str; 3] = ["verify_every", "copies_min", "open_files"];
@@ -63,8 +65,12 @@ pub struct RawConfig {
     pub postgres: Option<RawPostgres>,
     /// `[roots.NAME]`.
     pub roots: BTreeMap<String, RawRoot>,
+    /// `[replicas.NAME]`.
+    pub replicas: BTreeMap<String, RawReplica>,
     /// `--root DIR`, absolute.
     pub flag_roots: Vec<PathBuf>,
+    /// `--replica URL`, its places absolute.
+    pub flag_replicas: Vec<TargetUrl>,
 }
 
 /// One `[roots.NAME]`.
@@ -124,6 +130,17 @@ impl RawConfig {
         if let Some(roots) = top.table("roots", problems) {
             for (name, table) in roots.children(problems) {
                 self.add_root(name, table, problems);
+            }
+        }
+        if let Some(replicas) = top.table("replicas", problems) {
+            for (name, table) in replicas.children(problems) {
+                let replica = RawReplica::read(name.origin.clone(), table, problems);
+                if let Some(first) = self.replicas.get(&name.value) {
+                    let message = format!("replica `{}` is defined twice, first at {}", name.value, first.origin);
+                    problems.push(Problem::new(name.origin, message).hint("give one of them another name"));
+                    continue;
+                }
+                self.replicas.insert(name.value, replica);
             }
         }
         top.finish(&LATER_SECTIONS, problems);
@@ -199,6 +216,13 @@ impl RawConfig {
         set(&mut self.state_dir, state_dir.map(|value| Sourced { value, origin: Origin::Flag("--state-dir") }));
         set(&mut self.log, overrides.log.map(|value| Sourced { value, origin: Origin::Flag("--log") }));
         self.flag_roots = overrides.roots.iter().filter_map(|dir| absolute(dir, "--root", problems)).collect();
+        for text in &overrides.replicas {
+            let here = std::path::absolute(".").unwrap_or_else(|_| PathBuf::from("/"));
+            match TargetUrl::parse(OsStr::new(text), &here) {
+                Ok(url) => self.flag_replicas.push(url),
+                Err(error) => problems.push(Problem::new(Origin::Flag("--replica"), error.to_string())),
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::overlap;
 use super::postgres::PostgresSettings;
 use super::problem::{Origin, Problem, Sourced};
 use super::raw::{RawConfig, RawRoot};
+use super::replicas::{self, ReplicaSpec};
 use super::sources::Environment;
 use crate::units;
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub postgres: Option<PostgresSettings>,
     /// What is watched, by name.
     pub roots: Vec<RootSettings>,
+    /// What holds copies, by name.
+    pub replicas: Vec<ReplicaSpec>,
 }
 
 /// How the journal is written.
@@ -212,7 +215,14 @@ pub fn validate(raw: RawConfig, environment: &Environment, problems: &mut Vec<Pr
         let root = RawRoot { path: Some(value), ..RawRoot::empty(Origin::Flag("--root")) };
         roots.extend(validate_root(&name, root, &mut take, problems));
     }
-    let settings = Settings { state_dir, host, control_group, log, backlog_max, journal, postgres, roots };
+    let mut replicas = Vec::new();
+    for (name, replica) in raw.replicas {
+        replicas.extend(replica.validate(&name, &mut take, problems));
+    }
+    for url in raw.flag_replicas {
+        replicas.push(ReplicaSpec::new(url.to_string(), url));
+    }
+    let settings = Settings { state_dir, host, control_group, log, backlog_max, journal, postgres, roots, replicas };
     check(&settings, &origins, problems);
     (settings, origins)
 }
@@ -308,6 +318,7 @@ fn check(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
         }
     }
     overlap::check(&settings.roots, origins, problems);
+    replicas::check(&settings.replicas, &settings.roots, origins, problems);
 }
 
 /// Compiles patterns in `.gitignore` syntax.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Loaded;
 use super::postgres::PasswordFrom;
 use super::problem::Origin;
+use super::replicas::{LayoutKind, ReplicaSpec};
 use super::settings::{Poll, RootSettings};
 use crate::units::{format_duration, format_size};
 
@@ -54,6 +55,9 @@ pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     for root in &settings.roots {
         list.add_root(root);
     }
+    for replica in &settings.replicas {
+        list.add_replica(replica);
+    }
     list.entries
 }
 
@@ -89,6 +93,39 @@ impl Lister<'_> {
         self.entries.push(Entry { section: section.to_owned(), key, value: value.into(), origin });
     }
 
+    fn add_replica(&mut self, replica: &ReplicaSpec) {
+        let section = format!("replicas.{}", replica.name);
+        let first = self.entries.len();
+        self.add(&section, "url", replica.url.to_string());
+        self.add(&section, "roots", replica.roots.clone());
+        self.add(&section, "layout", replica.layout.as_str());
+        if replica.layout == LayoutKind::Mirror {
+            self.add(&section, "source_prefix", replica.source_prefix.to_string_lossy().as_ref());
+            self.add(&section, "target_prefix", replica.target_prefix.to_string_lossy().as_ref());
+        }
+        let filter = &replica.filter;
+        for (key, texts) in [("source_filter", &filter.source_filter), ("source_exclude", &filter.source_exclude)] {
+            texts.iter().for_each(|text| self.add(&section, key, text.as_str()));
+        }
+        if !filter.rules.is_empty() {
+            self.add(&section, "filter", filter.rules.clone());
+        }
+        self.add(&section, "on_delete", replica.on_delete.as_str());
+        self.add(&section, "delete_delay", format_duration(replica.delete_delay));
+        self.add(&section, "max_delete", format!("{}%", replica.limits.delete_percent_max));
+        self.add(&section, "may_empty", replica.limits.may_empty);
+        self.add(&section, "trash_keep", format_duration(replica.trash_keep));
+        self.add(&section, "transfers", integer(replica.transfers.unwrap_or(replica.url.transfers() as u64)));
+        if let Some(table) = &replica.bwlimit {
+            self.add(&section, "bwlimit", table.to_string());
+        }
+        let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if !replica.name.chars().all(is_bare) {
+            let section = format!("replicas.{}", quoted(&replica.name));
+            self.entries[first..].iter_mut().for_each(|entry| entry.section.clone_from(&section));
+        }
+    }
+
     fn add_root(&mut self, root: &RootSettings) {
         // A name with a dot in it has to be quoted to stay one key; the origins are filed under the bare name.
         let section = format!("roots.{}", root.name);
@@ -111,6 +148,10 @@ impl Lister<'_> {
             self.entries[first..].iter_mut().for_each(|entry| entry.section = format!("roots.\"{}\"", root.name));
         }
     }
+}
+
+fn quoted(name: &str) -> String {
+    toml::Value::from(name).to_string()
 }
 
 fn integer(value: u64) -> i64 {

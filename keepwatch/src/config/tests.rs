@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::problem::Origin;
 use super::settings::JournalSettings;
+use keepwatch_engine::sync::filter::FilterText;
+
+use super::replicas::ReplicaSpec;
 use super::*;
 
 /// Loads one file and these variables in a world without anything else.
@@ -82,6 +85,7 @@ fn every_key_is_read() {
         },
         postgres: None,
         roots: vec![root],
+        replicas: Vec::new(),
     };
     assert_eq!(settings, expected);
 }
@@ -101,6 +105,39 @@ fn the_example_changes_nothing_and_its_comments_are_true() {
     assert_eq!((&example.journal, example.backlog_max, example.log), (&plain.journal, plain.backlog_max, plain.log));
     let root = RootSettings { ignore: vec![], unfinished: vec![], ..example.roots[0].clone() };
     assert_eq!(root, plain.roots[0]);
+    let plain = settings("[roots.records]\npath = \"/srv/records\"\n[replicas.backup]\nurl = \"/mnt/backup\"");
+    let replica =
+        ReplicaSpec { roots: vec![], filter: FilterText::default(), bwlimit: None, ..example.replicas[0].clone() };
+    assert_eq!(replica, ReplicaSpec { transfers: Some(16), ..plain.replicas[0].clone() });
+}
+
+#[test]
+fn a_replica_is_checked_against_roots_and_other_replicas() {
+    let roots = "[roots.r]\npath = \"/srv/r\"\n[roots.s]\npath = \"/srv/s\"\n";
+    let told = |text: &str| refusal(&format!("{roots}{text}"));
+    for (text, words) in [
+        ("[replicas.b]\n", "replica `b` has no url"),
+        ("[replicas.b]\nurl = \"backup\"", "must be a URL or an absolute path"),
+        ("[replicas.b]\nurl = \"gopher://x/\"", "no target of the kind `gopher`"),
+        ("[replicas.b]\nurl = \"/srv/r/in\"", "lie in one another"),
+        ("[replicas.b]\nurl = \"/srv\"", "lie in one another"),
+        ("[replicas.b]\nurl = \"/b\"\nroots = [\"rr\"]", "there is no root `rr`"),
+        ("[replicas.b]\nurl = \"/b\"\nlayout = \"flat\"", "no layout"),
+        ("[replicas.b]\nurl = \"/b\"\nsource_prefix = \"/srv/\"", "a prefix has no effect"),
+        ("[replicas.b]\nurl = \"/b\"\nsource_filter = \"(\"", "the regular expression `(`"),
+        ("[replicas.b]\nurl = \"/b\"\nfilter = [\"*.jpg\"]", "the rule `*.jpg`"),
+        ("[replicas.b]\nurl = \"/b\"\nbwlimit = \"fast\"", "no bandwidth"),
+        ("[replicas.b]\nurl = \"/b\"\nmax_delete = \"200%\"", "no share"),
+        ("[replicas.b]\nurl = \"/b\"\ntransfers = 0", "`transfers` must be from 1"),
+        ("[replicas.b]\nurl = \"/b\"\n[replicas.c]\nurl = \"/b/c\"", "replicas `b` and `c` lie in one another"),
+    ] {
+        let error = told(text);
+        assert!(error.contains(words), "{text}: {error}");
+    }
+    let fine = settings(&format!(
+        "{roots}[replicas.\"/mnt/backup\"]\nlocal = true\nroots = [\"r\"]\nbwlimit = \"08:00,20M 19:00,off\""
+    ));
+    assert_eq!(fine.replicas[0].url.local_dir(), Some(std::path::Path::new("/mnt/backup")));
 }
 
 #[test]
@@ -115,7 +152,7 @@ fn an_unknown_key_is_an_error_with_its_line_and_the_nearest_one() {
 
 #[test]
 fn sections_of_later_versions_are_refused_not_ignored() {
-    for section in ["[replicas.vault]\nurl = \"/mnt\"", "[[triggers]]", "[packs.logs]", "[server]"] {
+    for section in ["[[triggers]]", "[packs.logs]", "[server]"] {
         let error = refusal(section);
         assert!(error.contains("not supported by this version"), "{section}: {error}");
     }

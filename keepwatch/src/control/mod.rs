@@ -34,10 +34,37 @@ pub enum Request {
         /// Which root.
         name: String,
     },
+    /// Ask a replica for something, and say how it stands when that is done.
+    Replica {
+        /// Which.
+        name: String,
+        /// What.
+        wish: ReplicaWish,
+    },
+    /// Forget a replica that is not configured any more. Nothing at its target is touched.
+    ReplicaForget {
+        /// Which.
+        name: String,
+    },
     /// Read the configuration again.
     Reload {},
     /// Bring everything to disk and end.
     Stop {},
+}
+
+/// What a replica can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaWish {
+    /// List the target and hold all against all.
+    Sync,
+    /// Go on with deletes.
+    Resume {
+        /// All that wait are meant.
+        allow_deletes: bool,
+    },
+    /// Take what is at its place now for the target.
+    Accept,
 }
 
 /// A line of the answer.

@@ -35,7 +35,9 @@ impl Handler for Example {
                 Err(CommandError::usage(format!("there is no root `{name}`")).hint("look again"))
             }
             Request::Stop {} => panic!("on purpose"),
-            Request::Sync {} | Request::Reload {} => Ok(Value::Null),
+            Request::Sync {} | Request::Reload {} | Request::Replica { .. } | Request::ReplicaForget { .. } => {
+                Ok(Value::Null)
+            }
         }
     }
 }

@@ -72,6 +72,10 @@ impl fmt::Display for Line<'_> {
                 let (place, replica) = (Place(gone.root.as_str(), &gone.path), Safe::text(gone.replica.as_str()));
                 write!(f, "{:<8} {place}  at {replica}", gone.how.as_str())
             }
+            Body::Failed(failed) => {
+                let (place, replica) = (Place(failed.root.as_str(), &failed.path), Safe::text(failed.replica.as_str()));
+                write!(f, "failed   {place}  at {replica}: {}", Safe::text(&failed.why))
+            }
             Body::Replica(config) => {
                 let replica = Safe::text(config.replica.as_str());
                 match &config.url {
@@ -166,7 +170,7 @@ mod tests {
     fn gaps_and_unknown_records_are_shown_too() {
         let gap = r#""do":"gap","path":"","reason":"overflow","note":"queue\u001b full""#;
         assert_eq!(shown(gap), "gap      *:  overflow: queue\\x1b full");
-        let other = r#""do":"copied","root":"records","path":"a","replica":"vault""#;
-        assert_eq!(shown(other), "copied   root=\"records\" path=\"a\" replica=\"vault\"");
+        let other = r#""do":"verified","root":"records","path":"a","replica":"vault""#;
+        assert_eq!(shown(other), "verified root=\"records\" path=\"a\" replica=\"vault\"");
     }
 }

@@ -2,7 +2,10 @@
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use keepwatch_engine::daemon::replicate::Reading;
+
 use crate::service::Scan;
+use crate::units::human_size;
 
 /// How far a scan has come: a bar if it is known how much there is, else a count.
 pub struct ScanBar(ProgressBar);
@@ -39,6 +42,44 @@ impl ScanBar {
         self.0.finish_and_clear();
     }
 }
+
+/// How far copying has come: a bar over all that there is, by bytes, with the rate and the time left.
+pub struct CopyBar(ProgressBar);
+
+impl CopyBar {
+    /// A bar on stderr. It shows nothing before the first [`CopyBar::show`], without a terminal, and if `quiet`.
+    #[must_use]
+    pub fn new(quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(style("{bar:32} {msg} in {elapsed}, {eta} to go"));
+        CopyBar(bar)
+    }
+
+    /// Whether anybody sees it.
+    #[must_use]
+    pub fn is_seen(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
+    /// Shows how far it is. A small file costs about as much as its name.
+    pub fn show(&self, reading: &Reading) {
+        let work = |objects: u64, bytes: u64| objects * OBJECT_BYTES + bytes;
+        self.0.set_length(work(reading.to_pass, reading.to_pass_bytes).max(1));
+        self.0.set_position(work(reading.passed, reading.passed_bytes));
+        let (copied, rate) = (HumanCount(reading.copied), human_size(reading.rate));
+        self.0.set_message(format!("{copied} copied, {}, {rate}/s", human_size(reading.bytes)));
+        self.0.tick();
+    }
+
+    /// Takes it away.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// What an object weighs besides its bytes.
+const OBJECT_BYTES: u64 = 16 * 1024;
 
 fn style(template: &str) -> ProgressStyle {
     // A template of ours that cannot be parsed would only cost the bar its looks.

@@ -20,6 +20,9 @@ pub struct Status {
     pub service: Option<Service>,
     /// What is watched.
     pub roots: Vec<Root>,
+    /// What holds copies.
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
     /// The journal's end.
     pub journal: Journal,
     /// What reads the journal.
@@ -68,6 +71,43 @@ pub struct Root {
     pub open_gaps: u64,
     /// Files held open for writing for longer than `open_max`.
     pub open_long: u64,
+}
+
+/// A replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Its name.
+    pub name: String,
+    /// Its URL, without secrets.
+    pub url: String,
+    /// The roots it holds.
+    pub roots: Vec<String>,
+    /// `trash`, `keep` or `delete`.
+    pub on_delete: String,
+    /// `waiting comparing following paused away refused ended stopped`.
+    pub state: String,
+    /// Regular files it holds.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What waits to be copied, tried again or deleted.
+    pub pending: u64,
+    /// Originals that are given up for now.
+    pub failed: u64,
+    /// The age of the oldest change that is not there yet.
+    pub lag_s: u64,
+    /// Bytes a second, lately.
+    pub rate: u64,
+    /// Objects copied since the service started.
+    pub copied: u64,
+    /// Their bytes.
+    pub copied_bytes: u64,
+    /// When and what went wrong last.
+    pub last_error: Option<String>,
+    /// Why it does not get on, or deletes nothing.
+    pub paused: Option<String>,
+    /// Some of what failed, and why.
+    pub failures: std::collections::BTreeMap<String, String>,
 }
 
 /// How a root is.
@@ -169,6 +209,7 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.show_service(f)?;
         self.roots.iter().try_for_each(|root| root.fmt(f))?;
+        self.replicas.iter().try_for_each(|replica| replica.fmt(f))?;
         self.show_journal(f)?;
         if !self.problems.is_empty() {
             writeln!(f, "\nproblems")?;
@@ -246,8 +287,32 @@ impl fmt::Display for Root {
     }
 }
 
+impl fmt::Display for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nreplica {}  {}", Safe::text(&self.name), Safe::text(&self.url))?;
+        write!(f, "  {}, {}, {}", self.state, count(self.files, "file"), human_size(self.bytes))?;
+        for (number, what) in [(self.pending, "pending"), (self.failed, "failed")] {
+            if number > 0 {
+                write!(f, ", {number} {what}")?;
+            }
+        }
+        if self.lag_s > 0 {
+            write!(f, ", {} behind", age(self.lag_s))?;
+        }
+        if self.rate > 0 {
+            write!(f, ", {}/s", human_size(self.rate))?;
+        }
+        writeln!(f)?;
+        match (&self.paused, &self.last_error) {
+            (Some(why), _) => writeln!(f, "  waits: {}", Safe::text(why)),
+            (None, Some(error)) => writeln!(f, "  last error: {}", Safe::text(error)),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 /// A stretch of time for people: its two largest units.
-fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];
     let first = parts.iter().position(|(count, _)| *count > 0).unwrap_or(3);
     let mut text = String::new();
@@ -300,6 +365,19 @@ mod tests {
                     open_long: 0,
                 },
             ],
+            replicas: vec![Replica {
+                name: "vault".to_owned(),
+                url: "/mnt/va\u{1b}ult".to_owned(),
+                state: "paused".to_owned(),
+                files: 7,
+                bytes: 4096,
+                pending: 3,
+                failed: 1,
+                lag_s: 61,
+                rate: 20_000_000,
+                paused: Some("too many deletes".to_owned()),
+                ..Replica::default()
+            }],
             journal: Journal {
                 id: "01939d2c-0000-7000-8000-000000000000".to_owned(),
                 seq: 48_211_903,

@@ -54,6 +54,7 @@ pub(crate) fn name(body: &Body) -> &str {
         Body::Config(_) | Body::Replica(_) => "config",
         Body::Copied(_) => "copied",
         Body::Withdrawn(withdrawn) => withdrawn.how.as_str(),
+        Body::Failed(_) => "failed",
         Body::Other(name) => name,
         Body::Change(_) => "change",
     }
@@ -67,6 +68,9 @@ pub(crate) fn columns(body: &Body) -> Columns<'_> {
         }
         Body::Withdrawn(gone) => {
             return Columns { name: name(body), path: Some(gone.path.as_bytes()), detail: as_journaled(body) };
+        }
+        Body::Failed(failed) => {
+            return Columns { name: name(body), path: Some(failed.path.as_bytes()), detail: as_journaled(body) };
         }
         Body::Replica(_) => return Columns { name: name(body), path: None, detail: as_journaled(body) },
         Body::Settled(settled) => {
@@ -110,7 +114,9 @@ pub(crate) fn columns(body: &Body) -> Columns<'_> {
 
 /// The act that was written as these columns; `None` if they are not what this program writes.
 pub(crate) fn body(name: String, root: Option<RootName>, path: Option<Vec<u8>>, detail: &str) -> Option<Body> {
-    if matches!(name.as_str(), "copied" | "trashed" | "removed") || (name == "config" && root.is_none()) {
+    if matches!(name.as_str(), "copied" | "trashed" | "removed" | "foreign" | "failed")
+        || (name == "config" && root.is_none())
+    {
         return from_journaled(detail);
     }
     let detail: Detail = serde_json::from_str(detail).ok()?;

@@ -15,6 +15,7 @@ pub(crate) fn places(body: &Body) -> Vec<(Option<&RootName>, Option<&RelPath>)> 
         Body::GapClosed(closed) => vec![(closed.root.as_ref(), None)],
         Body::Config(config) => vec![(Some(&config.root), None)],
         Body::Copied(copied) => vec![(Some(&copied.root), Some(&copied.path))],
+        Body::Failed(failed) => vec![(Some(&failed.root), Some(&failed.path))],
         Body::Withdrawn(gone) => vec![(Some(&gone.root), Some(&gone.path))],
         Body::Replica(_) | Body::Other(_) => Vec::new(),
     }

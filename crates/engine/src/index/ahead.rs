@@ -161,6 +161,7 @@ fn spots_of<'r>(body: &'r Body, spots: &mut Vec<Spot<'r>>) {
         | Body::Config(_)
         | Body::Copied(_)
         | Body::Withdrawn(_)
+        | Body::Failed(_)
         | Body::Replica(_)
         | Body::Other(_) => {}
     }

@@ -111,6 +111,7 @@ pub(super) fn named_root(body: &Body) -> Option<&RootName> {
         Body::Change(change) => Some(&change.root),
         Body::Copied(copied) => Some(&copied.root),
         Body::Withdrawn(gone) => Some(&gone.root),
+        Body::Failed(failed) => Some(&failed.root),
         Body::Replica(_) | Body::Other(_) => None,
     }
 }

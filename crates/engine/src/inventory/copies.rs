@@ -4,6 +4,8 @@
 //! which an object store lists, everything in a directory is one range, and a directory and a file of one name are two
 //! keys. Where a copy lies at the target follows from that path and the replica's layout.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::Result;
@@ -11,7 +13,7 @@ use super::row::{DirId, FileId, signed, unsigned};
 use super::view::View;
 use crate::apply::Stamp;
 use crate::apply::codes::Code;
-use crate::model::{Copied, Digest, FileType, Proof, RelPath, Replica, ReplicaName, Seq, Withdrawn};
+use crate::model::{Copied, Digest, Failed, FileType, Proof, RelPath, Replica, ReplicaName, Seq, Timestamp, Withdrawn};
 
 /// A replica that some record named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +26,23 @@ pub struct ReplicaRow {
     pub url: Option<String>,
     /// The id in its target's mark.
     pub identity: Option<String>,
-    /// Whether the target was listed once and held against the originals.
-    pub listed: bool,
+    /// Of which roots all that was at the target is known, and by which layout and filters.
+    pub roots: BTreeMap<String, String>,
+    /// What it holds.
+    pub counts: CopyCounts,
+}
+
+/// An original that could not be copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureRow {
+    /// Its root.
+    pub root: String,
+    /// Its path there.
+    pub path: RelPath,
+    /// When it was given up.
+    pub at: Timestamp,
+    /// Why.
+    pub why: String,
 }
 
 /// One version on one replica.
@@ -110,18 +127,43 @@ fn replica_id(db: &Connection, name: &ReplicaName, stamp: Stamp) -> rusqlite::Re
 /// What `config` says of a replica. One with another identity is another place: nothing is known of it.
 pub(super) fn configure(db: &Connection, config: &Replica, stamp: Stamp) -> rusqlite::Result<()> {
     let id = replica_id(db, &config.replica, stamp)?;
+    if config.url.is_none() && config.identity.is_none() {
+        for table in ["copies", "failures", "replicas"] {
+            db.execute(&format!("DELETE FROM {table} WHERE replica_id=?1"), [id])?;
+        }
+        return Ok(());
+    }
     let mut find = db.prepare_cached("SELECT identity FROM replicas WHERE replica_id=?1")?;
     let before: Option<String> = find.query_row([id], |row| row.get(0))?;
     if let (Some(before), Some(now)) = (&before, &config.identity)
         && before != now
     {
         db.prepare_cached("DELETE FROM copies WHERE replica_id=?1")?.execute([id])?;
-        db.prepare_cached("UPDATE replicas SET listed=0 WHERE replica_id=?1")?.execute([id])?;
+        db.prepare_cached("DELETE FROM failures WHERE replica_id=?1")?.execute([id])?;
+        db.prepare_cached("UPDATE replicas SET files=0, bytes=0 WHERE replica_id=?1")?.execute([id])?;
     }
-    let mut update = db.prepare_cached(
-        "UPDATE replicas SET url=?2, identity=coalesce(?3, identity), listed=max(listed, ?4) WHERE replica_id=?1",
-    )?;
-    update.execute(params![id, config.url, config.identity, config.listed])?;
+    let roots = serde_json::to_string(&config.roots).unwrap_or_else(|_| "{}".to_owned());
+    let mut update =
+        db.prepare_cached("UPDATE replicas SET url=?2, identity=coalesce(?3, identity), roots=?4 WHERE replica_id=?1")?;
+    update.execute(params![id, config.url, config.identity, roots])?;
+    Ok(())
+}
+
+/// Adds to what a replica holds.
+fn count(db: &Connection, replica: i64, files: i64, bytes: i64) -> rusqlite::Result<()> {
+    if (files, bytes) == (0, 0) {
+        return Ok(());
+    }
+    db.prepare_cached("UPDATE replicas SET files=files+?2, bytes=bytes+?3 WHERE replica_id=?1")?
+        .execute(params![replica, files, bytes])?;
+    Ok(())
+}
+
+/// An original could not be copied.
+pub(super) fn failed(db: &Connection, failed: &Failed, root: i64, stamp: Stamp) -> rusqlite::Result<()> {
+    let replica = replica_id(db, &failed.replica, stamp)?;
+    let mut insert = db.prepare_cached("INSERT OR REPLACE INTO failures VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    insert.execute(params![replica, root, failed.path.as_bytes(), signed(stamp.seq.0), stamp.at.0, failed.why])?;
     Ok(())
 }
 
@@ -134,10 +176,21 @@ pub(super) fn copied(db: &Connection, copied: &Copied, root: i64, stamp: Stamp) 
         withdraw(db, replica, root, &key, copied.kind)?;
         rename(db, replica, root, &old_key, &key, copied.kind)?;
     }
+    let mut find =
+        db.prepare_cached("SELECT size FROM copies WHERE replica_id=?1 AND root_id=?2 AND path=?3 AND kind=1")?;
+    let before: Option<i64> = find.query_row(params![replica, root, key], |row| row.get(0)).optional()?;
+    let is_file = copied.kind == FileType::File;
+    let (files, bytes) = if is_file { (1, signed(copied.size)) } else { (0, 0) };
+    count(db, replica, files - i64::from(before.is_some()), bytes - before.unwrap_or(0))?;
+    db.prepare_cached("DELETE FROM failures WHERE replica_id=?1 AND root_id=?2 AND path=?3")?.execute(params![
+        replica,
+        root,
+        copied.path.as_bytes()
+    ])?;
     let mut insert = db.prepare_cached(
         "INSERT INTO copies (replica_id, root_id, path, file_id, of_seq, kind, size, mtime_ns, sha256, proof, seq) \
          VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) ON CONFLICT (replica_id, root_id, path) DO UPDATE SET \
-         file_id=?4, of_seq=?5, size=?7, mtime_ns=?8, sha256=?9, proof=?10, seq=?11",
+         file_id=?4, of_seq=?5, kind=?6, size=?7, mtime_ns=?8, sha256=?9, proof=?10, seq=?11",
     )?;
     insert.execute(params![
         replica,
@@ -201,10 +254,40 @@ pub(super) fn withdrawn(db: &Connection, gone: &Withdrawn, root: i64, stamp: Sta
 }
 
 fn withdraw(db: &Connection, replica: i64, root: i64, key: &[u8], kind: FileType) -> rusqlite::Result<()> {
-    let end = if kind == FileType::Dir { range_end(key) } else { [key, b"\0"].concat() };
+    // A root's own key is a bare slash; all in it goes.
+    let from: &[u8] = if key == b"/" { b"" } else { key };
+    let end = match kind {
+        _ if key == b"/" => vec![255; 4096],
+        FileType::Dir => range_end(key),
+        _ => [key, b"\0"].concat(),
+    };
+    let mut sum = db.prepare_cached(
+        "SELECT count(*), coalesce(sum(size), 0) FROM copies \
+         WHERE replica_id=?1 AND root_id=?2 AND path>=?3 AND path<?4 AND kind=1",
+    )?;
+    let (files, bytes): (i64, i64) =
+        sum.query_row(params![replica, root, from, end], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    count(db, replica, -files, -bytes)?;
+    let failures_end = if kind == FileType::Dir { end.clone() } else { [key, b"\0"].concat() };
+    db.prepare_cached("DELETE FROM failures WHERE replica_id=?1 AND root_id=?2 AND path>=?3 AND path<?4")?
+        .execute(params![replica, root, from, failures_end])?;
     db.prepare_cached("DELETE FROM copies WHERE replica_id=?1 AND root_id=?2 AND path>=?3 AND path<?4")?
-        .execute(params![replica, root, key, end])?;
+        .execute(params![replica, root, from, end])?;
     Ok(())
+}
+
+const REPLICA_COLUMNS: &str = "replica_id, name, url, identity, roots, files, bytes";
+
+fn read_replica(row: &Row<'_>) -> rusqlite::Result<ReplicaRow> {
+    let roots: String = row.get(4)?;
+    Ok(ReplicaRow {
+        id: row.get(0)?,
+        name: ReplicaName::new(row.get::<_, String>(1)?),
+        url: row.get(2)?,
+        identity: row.get(3)?,
+        roots: serde_json::from_str(&roots).unwrap_or_default(),
+        counts: CopyCounts { files: unsigned(row.get(5)?), bytes: unsigned(row.get(6)?) },
+    })
 }
 
 fn read_copy(row: &Row<'_>) -> rusqlite::Result<CopyRow> {
@@ -227,12 +310,48 @@ impl View {
     /// SQLite's, as for every method here.
     pub fn replica(&self, name: &ReplicaName) -> Result<Option<ReplicaRow>> {
         self.read(|db| {
-            let mut find = db.prepare_cached("SELECT replica_id, url, identity, listed FROM replicas WHERE name=?1")?;
-            let read = |row: &Row<'_>| {
-                let (id, url, identity) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                Ok(ReplicaRow { id, name: name.clone(), url, identity, listed: row.get(3)? })
-            };
-            find.query_row([name.as_str()], read).optional()
+            let mut find = db.prepare_cached(&format!("SELECT {REPLICA_COLUMNS} FROM replicas WHERE name=?1"))?;
+            find.query_row([name.as_str()], read_replica).optional()
+        })
+    }
+
+    /// Every replica that some record named, by name.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn replicas(&self) -> Result<Vec<ReplicaRow>> {
+        self.read(|db| {
+            let mut find = db.prepare_cached(&format!("SELECT {REPLICA_COLUMNS} FROM replicas ORDER BY name"))?;
+            find.query_map([], read_replica)?.collect()
+        })
+    }
+
+    /// Originals that could not be copied to a replica, by root and path, up to a number.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn failures(&self, replica: i64, limit: usize) -> Result<Vec<FailureRow>> {
+        self.read(|db| {
+            let mut find = db.prepare_cached(
+                "SELECT r.name, f.path, f.at_ns, f.why FROM failures f JOIN roots r USING (root_id) \
+                 WHERE f.replica_id=?1 ORDER BY r.name, f.path LIMIT ?2",
+            )?;
+            let rows = find.query_map(params![replica, signed(limit as u64)], |row| {
+                let path = RelPath::new(row.get::<_, Vec<u8>>(1)?).unwrap_or_default();
+                Ok(FailureRow { root: row.get(0)?, path, at: Timestamp(row.get(2)?), why: row.get(3)? })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// How many originals could not be copied to a replica.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn count_failures(&self, replica: i64) -> Result<u64> {
+        self.read(|db| {
+            let mut count = db.prepare_cached("SELECT count(*) FROM failures WHERE replica_id=?1")?;
+            count.query_row([replica], |row| row.get(0).map(unsigned))
         })
     }
 
@@ -306,19 +425,26 @@ impl View {
         })
     }
 
-    /// What a replica holds of a root, or of all.
+    /// How many files a replica holds of a root.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn copy_counts(&self, replica: i64, root: Option<DirId>) -> Result<CopyCounts> {
+    pub fn count_copies(&self, replica: i64, root: DirId) -> Result<u64> {
         self.read(|db| {
-            let mut count = db.prepare_cached(
-                "SELECT count(*), coalesce(sum(size), 0) FROM copies \
-                 WHERE replica_id=?1 AND (?2 IS NULL OR root_id=?2) AND kind=1",
-            )?;
-            count.query_row(params![replica, root.map(|root| root.0)], |row| {
-                Ok(CopyCounts { files: unsigned(row.get(0)?), bytes: unsigned(row.get(1)?) })
-            })
+            let mut count =
+                db.prepare_cached("SELECT count(*) FROM copies WHERE replica_id=?1 AND root_id=?2 AND kind=1")?;
+            count.query_row(params![replica, root.0], |row| row.get(0).map(unsigned))
+        })
+    }
+
+    /// Whether a replica holds anything of a root.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn has_copies(&self, replica: i64, root: DirId) -> Result<bool> {
+        self.read(|db| {
+            let mut find = db.prepare_cached("SELECT 1 FROM copies WHERE replica_id=?1 AND root_id=?2 LIMIT 1")?;
+            find.exists(params![replica, root.0])
         })
     }
 }

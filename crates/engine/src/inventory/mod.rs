@@ -56,7 +56,7 @@ mod writer;
 mod tests;
 
 pub(crate) use copies::range_end;
-pub use copies::{CopyCounts, CopyRow, Misplaced, ReplicaRow, copy_key};
+pub use copies::{CopyCounts, CopyRow, FailureRow, Misplaced, ReplicaRow, copy_key};
 pub use error::{InventoryError, Result};
 pub use list::{ListQuery, Listed, Listing};
 pub use log::LogQuery;

@@ -146,13 +146,16 @@ CREATE TABLE moments (
 ) STRICT;
 CREATE INDEX moments_at ON moments (max_at_ns, seq);
 
--- Places that hold copies. `identity` is the id in the target's mark; `listed`: all that was there is known.
+-- Places that hold copies. `identity` is the id in the target's mark; `roots` a JSON object: of which roots all that was
+-- there is known, and by which layout and filters. The counts are of regular files.
 CREATE TABLE replicas (
   replica_id INTEGER PRIMARY KEY,
   name       TEXT NOT NULL UNIQUE,
   url        TEXT,
   identity   TEXT,
-  listed     INTEGER NOT NULL DEFAULT 0
+  roots      TEXT NOT NULL DEFAULT '{}',
+  files      INTEGER NOT NULL DEFAULT 0,
+  bytes      INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Versions on replicas, by the path for which each is held; a directory's ends with a slash. of_seq is the last record that
@@ -173,6 +176,17 @@ CREATE TABLE copies (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX copies_file ON copies (replica_id, file_id);
 CREATE INDEX copies_dirs ON copies (replica_id, root_id, path) WHERE kind = 2;
+
+-- Originals that could not be copied.
+CREATE TABLE failures (
+  replica_id INTEGER NOT NULL,
+  root_id    INTEGER NOT NULL,
+  path       BLOB NOT NULL,
+  seq        INTEGER NOT NULL,
+  at_ns      INTEGER NOT NULL,
+  why        TEXT NOT NULL,
+  PRIMARY KEY (replica_id, root_id, path)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE cursors (
   follower TEXT NOT NULL PRIMARY KEY,

@@ -291,6 +291,7 @@ impl<'c, 'r> Batch<'c, 'r> {
             Body::GapClosed(closed) => closed.root.as_ref(),
             Body::Copied(copied) => Some(&copied.root),
             Body::Withdrawn(gone) => Some(&gone.root),
+            Body::Failed(failed) => Some(&failed.root),
             Body::Config(_) | Body::Replica(_) | Body::Other(_) | Body::Change(_) => None,
         };
         let mut root = match (named, body) {
@@ -312,6 +313,10 @@ impl<'c, 'r> Batch<'c, 'r> {
             },
             Body::Withdrawn(act) => match root {
                 Some(root) => Ok(copies::withdrawn(db, act, root, stamp).map(|()| None)?),
+                None => Ok(None),
+            },
+            Body::Failed(act) => match root {
+                Some(root) => Ok(copies::failed(db, act, root, stamp).map(|()| None)?),
                 None => Ok(None),
             },
             Body::Replica(config) => Ok(copies::configure(db, config, stamp).map(|()| None)?),

@@ -111,6 +111,12 @@ impl Placement {
         joined.unwrap_or_else(|_| RelPath::new(self.base.strip_suffix(b"/").unwrap_or(&self.base)).unwrap_or_default())
     }
 
+    /// The text behind which all go.
+    #[must_use]
+    pub fn base(&self) -> &[u8] {
+        &self.base
+    }
+
     /// Which path in the root goes there; `None`: none does.
     #[must_use]
     pub fn path_of(&self, place: &RelPath) -> Option<RelPath> {

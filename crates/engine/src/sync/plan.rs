@@ -98,7 +98,12 @@ pub fn need(original: Option<&Original>, held: Option<&Held>, seen: Option<Optio
     if !original.is_settled && original.kind == FileType::File {
         return Need::Wait;
     }
-    let is_there = !matches!(seen, Some(None));
+    let is_there = match (seen, held) {
+        (Some(None), _) => false,
+        // What was copied and is another now is not the copy any more.
+        (Some(Some(seen)), Some(held)) if held.of >= original.version => still_fits(held, seen, step_ns),
+        _ => true,
+    };
     match held {
         Some(held) if is_there && held.file == original.file && held.of >= original.version => {
             if held.of >= original.last { Need::Nothing } else { Need::Attributes }
@@ -111,6 +116,14 @@ pub fn need(original: Option<&Original>, held: Option<&Held>, seen: Option<Optio
             _ => Need::Content,
         },
     }
+}
+
+/// Whether what is there can be what was put there, as far as can be told without reading it.
+fn still_fits(held: &Held, seen: &Seen, step_ns: i64) -> bool {
+    let step = step_ns.max(1);
+    held.kind == seen.kind
+        && (held.kind != FileType::File
+            || (held.size == seen.size && held.mtime_ns.div_euclid(step) == seen.mtime_ns.div_euclid(step)))
 }
 
 /// Whether what is there can be the original's copy, as far as can be told without reading it.

@@ -12,7 +12,12 @@ fn path(text: impl AsRef<[u8]>) -> RelPath {
 }
 
 fn claim(owner: &str, identity: Option<&str>) -> Claim {
-    Claim { owner: owner.to_owned(), host: "h".to_owned(), identity: identity.map(str::to_owned) }
+    Claim {
+        owner: owner.to_owned(),
+        state: "s".to_owned(),
+        host: "h".to_owned(),
+        identity: identity.map(str::to_owned),
+    }
 }
 
 fn meta() -> Meta {

@@ -11,12 +11,14 @@ mod local;
 mod conformance;
 #[cfg(test)]
 mod memory;
+mod throttle;
 mod url;
 
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 
 pub use local::LocalTarget;
+pub use throttle::{BadTimetable, MinuteOfWeek, Throttled, Timetable};
 pub use url::{TargetUrl, UrlError};
 
 use crate::model::{FileType, RelPath};
@@ -50,8 +52,10 @@ pub struct Nature {
 /// Who owns a target, and whether it is the one that is expected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// The id of the state to which the target belongs.
+    /// The id of whom the target belongs to.
     pub owner: String,
+    /// The id of the state that works on it now: several states may have one owner, and none touches what another stages.
+    pub state: String,
     /// Its host's name, for people.
     pub host: String,
     /// The id that the target's mark must have; `None`: it was never used, and is marked now.

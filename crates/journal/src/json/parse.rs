@@ -1,6 +1,7 @@
 //! Reads records: one pass, borrowing from the line, with a reader for the fields of each `do`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use serde_json::Value;
 
 use crate::json::text::decode_base64;
 use crate::record::{
-    Body, By, Change, Config, Copied, Evidence, Extra, Facts, FileType, Gap, GapClosed, GapReason, OldPlace, Op, Proof,
-    Record, Replica, Settled, Via, Withdrawal, Withdrawn,
+    Body, By, Change, Config, Copied, Evidence, Extra, Facts, Failed, FileType, Gap, GapClosed, GapReason, OldPlace,
+    Op, Proof, Record, Replica, Settled, Via, Withdrawal, Withdrawn,
 };
 use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp};
 
@@ -56,6 +57,8 @@ impl<'de> Deserialize<'de> for Record {
                     "copied" => Body::Copied(Box::new(read_copied(&mut map, &mut extra)?)),
                     "trashed" => read_withdrawn(Withdrawal::Trashed, &mut map, &mut extra)?,
                     "removed" => read_withdrawn(Withdrawal::Removed, &mut map, &mut extra)?,
+                    "foreign" => read_withdrawn(Withdrawal::Foreign, &mut map, &mut extra)?,
+                    "failed" => Body::Failed(Box::new(read_failed(&mut map, &mut extra)?)),
                     other => match Op::from_word(other) {
                         Some(op) => Body::Change(read_change(op, &mut map, &mut extra)?),
                         None => {
@@ -357,7 +360,8 @@ fn read_gap_closed<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Re
 /// A root's, or a replica's.
 fn read_config<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result<Body, M::Error> {
     let (mut root_name, mut dir, mut identity, mut accepted) = (None, Bytes::default(), None, None);
-    let (mut replica, mut url, mut listed) = (None::<Text<'de>>, None::<Option<String>>, None);
+    let (mut replica, mut url, mut roots) =
+        (None::<Text<'de>>, None::<Option<String>>, None::<BTreeMap<String, String>>);
     while let Some(key) = map.next_key::<Text<'de>>()? {
         match &*key.0 {
             "root" => fill(map, &mut root_name, "root")?,
@@ -367,7 +371,7 @@ fn read_config<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result
             "accepted" => fill(map, &mut accepted, "accepted")?,
             "replica" => fill(map, &mut replica, "replica")?,
             "url" if replica.is_some() => fill(map, &mut url, "url")?,
-            "listed" if replica.is_some() => fill(map, &mut listed, "listed")?,
+            "roots" if replica.is_some() => fill(map, &mut roots, "roots")?,
             _ => keep(map, extra, key)?,
         }
     }
@@ -376,7 +380,7 @@ fn read_config<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result
             replica: ReplicaName::new(&*replica.0),
             url: required(url, "url")?,
             identity,
-            listed: listed.unwrap_or(false),
+            roots: roots.unwrap_or_default(),
         })));
     }
     Ok(Body::Config(Config {
@@ -424,6 +428,26 @@ fn read_copied<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result
         mtime_ns: required(mtime_ns, "mtime_ns")?,
         sha256: sha256.map(digest).transpose()?,
         proof: word(&required(proof, "proof")?, Proof::from_word, "proof")?,
+    })
+}
+
+fn read_failed<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result<Failed, M::Error> {
+    let (mut replica, mut root_name, mut path, mut why) = (None::<Text<'de>>, None, Bytes::default(), None);
+    while let Some(key) = map.next_key::<Text<'de>>()? {
+        match &*key.0 {
+            "replica" => fill(map, &mut replica, "replica")?,
+            "root" => fill(map, &mut root_name, "root")?,
+            "path" => fill(map, &mut path.readable, "path")?,
+            "path_b64" => fill(map, &mut path.exact, "path_b64")?,
+            "why" => fill(map, &mut why, "why")?,
+            _ => keep(map, extra, key)?,
+        }
+    }
+    Ok(Failed {
+        replica: ReplicaName::new(&*required(replica, "replica")?.0),
+        root: root(&required(root_name, "root")?),
+        path: path.into_path("path")?,
+        why: required(why, "why")?,
     })
 }
 

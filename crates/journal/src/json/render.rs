@@ -2,8 +2,8 @@
 
 use crate::json::text::{push_bytes_field, push_i64, push_name, push_string, push_u64, push_value};
 use crate::record::{
-    Body, By, Change, Config, Copied, Evidence, Facts, FileType, Gap, GapClosed, GapReason, Op, Proof, Record, Replica,
-    Settled, Via, Withdrawal, Withdrawn,
+    Body, By, Change, Config, Copied, Evidence, Facts, Failed, FileType, Gap, GapClosed, GapReason, Op, Proof, Record,
+    Replica, Settled, Via, Withdrawal, Withdrawn,
 };
 
 impl Record {
@@ -22,6 +22,7 @@ impl Record {
             Body::Config(config) => push_config(out, config),
             Body::Copied(copied) => push_copied(out, copied),
             Body::Withdrawn(withdrawn) => push_withdrawn(out, withdrawn),
+            Body::Failed(failed) => push_failed(out, failed),
             Body::Replica(replica) => push_replica(out, replica),
             Body::Other(name) => push_string(out, name),
         }
@@ -176,6 +177,14 @@ fn push_withdrawn(out: &mut Vec<u8>, withdrawn: &Withdrawn) {
     push_word_field(out, "type", withdrawn.kind.as_str());
 }
 
+fn push_failed(out: &mut Vec<u8>, failed: &Failed) {
+    push_word(out, "failed");
+    push_string_field(out, "replica", failed.replica.as_str());
+    push_string_field(out, "root", failed.root.as_str());
+    push_bytes_field(out, "path", failed.path.as_bytes());
+    push_string_field(out, "why", &failed.why);
+}
+
 fn push_replica(out: &mut Vec<u8>, replica: &Replica) {
     push_word(out, "config");
     push_string_field(out, "replica", replica.replica.as_str());
@@ -186,8 +195,15 @@ fn push_replica(out: &mut Vec<u8>, replica: &Replica) {
     if let Some(identity) = &replica.identity {
         push_string_field(out, "identity", identity);
     }
-    if replica.listed {
-        out.extend_from_slice(b",\"listed\":true");
+    if !replica.roots.is_empty() {
+        push_name(out, "roots");
+        for (index, (root, text)) in replica.roots.iter().enumerate() {
+            out.push(if index == 0 { b'{' } else { b',' });
+            push_string(out, root);
+            out.push(b':');
+            push_string(out, text);
+        }
+        out.push(b'}');
     }
 }
 
@@ -245,7 +261,7 @@ words! {
     }
     Via { Fanotify = "fanotify", Inotify = "inotify", Poll = "poll", Scan = "scan" }
     Proof { Presumed = "presumed", Written = "written", Proved = "proved" }
-    Withdrawal { Trashed = "trashed", Removed = "removed" }
+    Withdrawal { Trashed = "trashed", Removed = "removed", Foreign = "foreign" }
     Evidence { Lease = "lease", Quiet = "quiet", Rename = "rename" }
     GapReason {
         Restart = "restart", New = "new", Overflow = "overflow", Absent = "absent", Mount = "mount", Watch = "watch",

@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::perform::Work;
 use super::streams::path_of;
-use super::{AtWork, Keeper, OnDelete, Trouble};
+use super::{AtWork, Keeper, Trouble};
 use crate::model::{FileType, RelPath, Withdrawal};
-use crate::sync::guards::{Asked, Deletes, Refusal};
+use crate::sync::guards::{Asked, Deletes, Limits, Refusal};
 use crate::target::TargetError;
 
-/// Deletes that may wait; of more the rest is found by the next start.
+/// Deletes that may wait; of more the rest is found by a pass when these are done.
 const PENDING_MAX: usize = 200_000;
 /// Copies taken away between two acts.
 const AT_ONCE: usize = 512;
@@ -23,95 +22,121 @@ const AGAIN: Duration = Duration::from_secs(10);
 pub(super) struct Pending {
     waiting: BTreeMap<(usize, Vec<u8>), Instant>,
     done: Deletes,
+    /// More waited than is remembered.
+    overflowed: bool,
 }
 
 impl Pending {
     pub(super) fn add(&mut self, root: usize, key: Vec<u8>, delay: Duration) {
         if self.waiting.len() < PENDING_MAX {
             self.waiting.entry((root, key)).or_insert_with(|| Instant::now() + delay);
+        } else {
+            self.overflowed = true;
         }
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.waiting.values().min().copied()
     }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether all that was remembered is done, but there was more.
+    pub(super) fn wants_pass(&mut self) -> bool {
+        self.waiting.is_empty() && std::mem::take(&mut self.overflowed)
+    }
 }
 
 impl Keeper {
-    /// Takes away what is due (`None`: all that waits), if the guards let it.
-    pub(super) fn deletes(&mut self, work: &AtWork<'_>, due: Option<Instant>) -> Result<(), Trouble> {
-        if work.roots.len() != self.settings.roots.len() {
-            return Ok(());
-        }
+    /// Takes away what is due (`None`: all that waits), if the guards let it. `is_meant`: a person says so.
+    pub(super) fn deletes(&mut self, work: &AtWork<'_>, due: Option<Instant>, is_meant: bool) -> Result<(), Trouble> {
+        let mut paused = None;
         for root in 0..work.roots.len() {
-            let keys: Vec<Vec<u8>> = self
-                .pending
-                .waiting
-                .iter()
-                .filter(|((of, _), at)| *of == root && due.is_none_or(|now| **at <= now))
-                .map(|((_, key), _)| key.clone())
-                .collect();
-            if !keys.is_empty() {
-                self.deletes_of(work, root, keys)?;
+            let of_root = || self.pending.waiting.iter().filter(|((of, _), _)| *of == root);
+            if of_root().any(|(_, at)| due.is_none_or(|now| *at <= now)) {
+                // They are judged as a set, those that still wait for their time among them.
+                let all: Vec<(Vec<u8>, Instant)> = of_root().map(|((_, key), at)| (key.clone(), *at)).collect();
+                paused = self.deletes_of(work, root, all, due, is_meant)?.or(paused);
+            } else if of_root().next().is_some() {
+                paused = self.settings.meter.read().paused.or(paused);
             }
         }
+        let before = self.settings.meter.read().paused;
+        if let Some(why) = &paused
+            && before.as_ref() != Some(why)
+        {
+            tracing::error!(replica = %self.settings.name, why, "deletes wait for a person");
+        }
+        self.settings.meter.change(|reading| reading.paused = paused);
         Ok(())
     }
 
-    fn deletes_of(&mut self, work: &AtWork<'_>, root: usize, keys: Vec<Vec<u8>>) -> Result<(), Trouble> {
+    /// The same for one root; why they wait for a person, if they do.
+    fn deletes_of(
+        &mut self,
+        work: &AtWork<'_>,
+        root: usize,
+        all: Vec<(Vec<u8>, Instant)>,
+        due: Option<Instant>,
+        is_meant: bool,
+    ) -> Result<Option<String>, Trouble> {
         let mut sure = Vec::new();
         let mut count = 0;
         let mut last_dir: Option<Vec<u8>> = None;
-        for key in keys {
+        for (key, at) in all {
             // What stands in a directory that goes is counted and taken with it.
-            if last_dir.as_ref().is_some_and(|dir| key.starts_with(dir)) {
+            let is_due = due.is_none_or(|now| at <= now);
+            let is_held = last_dir.as_ref().is_some_and(|dir| key.starts_with(dir));
+            if is_due && (is_held || !self.is_gone(work, root, &key)?) {
                 self.pending.waiting.remove(&(root, key));
                 continue;
             }
-            if !self.is_gone(work, root, &key)? {
-                self.pending.waiting.remove(&(root, key));
-                continue;
+            let objects = match key.ends_with(b"/") {
+                _ if is_held => 0,
+                true => self.view.count_copies_within(work.replica, work.dirs[root], &key)?,
+                false => 1,
+            };
+            count += objects;
+            if is_due {
+                if key.ends_with(b"/") {
+                    last_dir = Some(key.clone());
+                }
+                sure.push((key, objects));
             }
-            if key.ends_with(b"/") {
-                count += self.view.count_copies_within(work.replica, work.dirs[root], &key)?;
-                last_dir = Some(key.clone());
-            } else {
-                count += 1;
-            }
-            sure.push(key);
         }
         if sure.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let name = &work.roots[root].name;
         let row = self.view.roots()?.into_iter().find(|row| row.name == *name);
         let gaps = self.view.open_gaps()?;
         let asked = Asked {
             deletes: count,
-            held: self.view.copy_counts(work.replica, Some(work.dirs[root]))?.files,
+            held: self.view.count_copies(work.replica, work.dirs[root])?,
             originals: row.map_or(0, |row| row.counts.files + row.counts.others),
             is_root_sure: work.roots[root].source.is_some()
                 && gaps.iter().all(|gap| gap.root.as_ref().is_some_and(|of| of != name)),
         };
-        match self.pending.done.judge(asked, self.settings.limits, Instant::now()) {
-            Ok(()) => self.settings.meter.change(|reading| reading.paused = None),
-            Err(refusal) => {
-                if let Refusal::Paused(why) = refusal {
-                    tracing::error!(replica = %self.settings.name, why, "deletes wait for a person");
-                    self.settings.meter.change(|reading| reading.paused = Some(why));
-                }
-                for key in sure {
-                    self.pending.waiting.insert((root, key), Instant::now() + AGAIN);
-                }
-                return Ok(());
+        let limits = Limits { allow_deletes: self.settings.limits.allow_deletes || is_meant, ..self.settings.limits };
+        if let Err(refusal) = self.pending.done.judge(asked, limits, Instant::now()) {
+            for (key, _) in sure {
+                self.pending.waiting.insert((root, key), Instant::now() + AGAIN);
+            }
+            return Ok(match refusal {
+                Refusal::Paused(why) => Some(format!("{why} (in `{name}`)")),
+                Refusal::NotNow => None,
+            });
+        }
+        for (key, objects) in sure {
+            self.withdraw(work, root, &key)?;
+            self.pending.waiting.remove(&(root, key));
+            if !is_meant {
+                self.pending.done.done(objects, Instant::now());
             }
         }
-        for key in &sure {
-            self.withdraw(work, root, key)?;
-            self.pending.waiting.remove(&(root, key.clone()));
-        }
-        self.pending.done.done(count, Instant::now());
-        Ok(())
+        Ok(None)
     }
 
     /// Whether there is a copy under a key and no original.
@@ -119,6 +144,9 @@ impl Keeper {
         let Some(copy) = self.view.copy_at(work.replica, work.dirs[root], key)? else { return Ok(false) };
         let Some(path) = path_of(key) else { return Ok(false) };
         let Some((above, name)) = path.split() else { return Ok(false) };
+        if !work.roots[root].keeps(&path, copy.kind == FileType::Dir) {
+            return Ok(false);
+        }
         let above = RelPath::new(above).unwrap_or_default();
         let dir = match above.is_root() {
             true => Some(work.dirs[root]),
@@ -131,9 +159,6 @@ impl Keeper {
 
     /// Takes a copy away, of a directory with all that is held below it. What is not ours stays.
     fn withdraw(&mut self, work: &AtWork<'_>, root: usize, key: &[u8]) -> Result<(), Trouble> {
-        if self.settings.on_delete == OnDelete::Keep {
-            return Ok(());
-        }
         let path = path_of(key);
         if !key.ends_with(b"/") {
             let kind = self.view.copy_at(work.replica, work.dirs[root], key)?.map(|row| row.kind);
@@ -155,7 +180,7 @@ impl Keeper {
 
     fn take_away(&mut self, work: &AtWork<'_>, root: usize, all: &[(RelPath, FileType)]) -> Result<(), Trouble> {
         let name = self.settings.name.clone();
-        let worker = Work { replica: &name, session: work.session, roots: work.roots, trash: work.trash, transfers: 1 };
+        let worker = work.worker(&name, 1);
         let mut acts = Vec::new();
         let mut trouble = None;
         for (path, kind) in all {

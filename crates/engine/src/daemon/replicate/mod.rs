@@ -6,84 +6,57 @@
 //! one sequencer, and applied to the inventory like everything else; a round waits for its own acts before the next begins.
 
 mod deletes;
+mod expiry;
 mod meter;
 mod pass;
 mod perform;
 mod preview;
+mod retries;
 mod round;
+mod settings;
 mod streams;
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use keepwatch_journal::{Disk, ReadError, Reader, Tail};
 
 use crate::daemon::progress::Progress;
 use crate::daemon::service::Command;
-use crate::inventory::{DirId, InventoryError, View};
-use crate::model::{Body, GapReason, RelPath, Replica, ReplicaName, RootName, Seq, Timestamp};
+use crate::inventory::{DirId, InventoryError, ReplicaRow, View};
+use crate::model::{Body, GapReason, Record, RelPath, Replica, ReplicaName, RootName, Seq, Timestamp};
 use crate::sync::copy::Source;
-use crate::sync::guards::Limits;
-use crate::sync::layout::Placement;
-use crate::target::{Claim, Session, TRASH, Target, TargetError};
+use crate::sync::filter::Filter;
+use crate::sync::layout::{Layout, Placement};
+use crate::target::{Claim, Session, TRASH, TargetError};
 
-pub use meter::{Failure, Meter, Phase, Reading};
-pub use preview::preview;
+pub use meter::{Meter, Phase, Reading};
+pub use preview::{PreviewError, preview};
+pub use settings::{Asked, OnDelete, ReplicaSettings, SettingsError, Wish};
 
 use deletes::Pending;
-use perform::RootAtWork;
-use round::Retries;
+use expiry::Expiry;
+use perform::{RootAtWork, Work};
+use retries::Retries;
 
 /// After trouble with the target it is tried again after this time, doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long the inventory may take to apply what was journaled.
 const APPLY_MAX: Duration = Duration::from_secs(600);
-/// Without records it looks this often whether it is to end.
+/// And how often it is looked then.
+const APPLY_LOOK: Duration = Duration::from_millis(5);
+/// Without records it looks this often whether it is to end, or is asked for something.
 const LOOK_WAIT: Duration = Duration::from_millis(200);
 /// How long `once` waits for files that are not complete, since the last that became so.
 const UNSETTLED_WAIT: Duration = Duration::from_secs(65);
-
-/// What happens at a replica to a copy whose original is gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnDelete {
-    /// It goes to the trash, and so do versions that are overwritten.
-    #[default]
-    Trash,
-    /// It stays.
-    Keep,
-    /// It is deleted.
-    Delete,
-}
-
-/// A replica.
-#[derive(Clone, Debug)]
-pub struct ReplicaSettings {
-    /// Its name.
-    pub name: ReplicaName,
-    /// Its URL, without secrets.
-    pub url: String,
-    /// The place.
-    pub target: Arc<dyn Target>,
-    /// Which roots, and where each goes.
-    pub roots: Vec<(RootName, PathBuf, Placement)>,
-    /// What happens when an original is gone.
-    pub on_delete: OnDelete,
-    /// How long after.
-    pub delete_delay: Duration,
-    /// What deletes are held to.
-    pub limits: Limits,
-    /// Files copied at the same time.
-    pub transfers: usize,
-    /// End when all is there, rather than follow.
-    pub once: bool,
-    /// Where it says how it gets on.
-    pub meter: Arc<Meter>,
-}
+/// Where more failed than is remembered, all is held against all again after this time.
+const PASS_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// What a replica's thread needs of the service.
 pub(super) struct Surroundings {
@@ -93,14 +66,21 @@ pub(super) struct Surroundings {
     pub(super) tail: Arc<Tail>,
     pub(super) progress: Arc<Progress>,
     pub(super) commands: Sender<Command>,
-    pub(super) owner: String,
+    /// What it is asked.
+    pub(super) asked: Receiver<Asked>,
+    /// The id of the state.
+    pub(super) state: String,
     pub(super) host: String,
+    /// When the last record was journaled before this start.
+    pub(super) last_at: Option<Timestamp>,
     pub(super) stop: Arc<AtomicBool>,
 }
 
 /// Why a replica does not get on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error(transparent)]
     Target(#[from] TargetError),
     #[error(transparent)]
@@ -114,18 +94,47 @@ pub(super) enum Trouble {
     Stopped,
 }
 
+/// A root, as this replica keeps it.
+pub(super) struct KeptRoot {
+    name: RootName,
+    path: PathBuf,
+    placement: Placement,
+    filter: Arc<Filter>,
+    /// By which another layout is told, then by which other filters are.
+    print: (String, String),
+}
+
+impl KeptRoot {
+    /// Both prints as they are journaled.
+    fn print(&self) -> String {
+        format!("{}:{}", self.print.0, self.print.1)
+    }
+
+    /// What is journaled before all of it is known.
+    fn unlisted(&self) -> String {
+        format!("{}:", self.print.0)
+    }
+}
+
 /// A replica's thread.
 pub(super) struct Keeper {
     settings: ReplicaSettings,
     around: Surroundings,
+    roots: Vec<KeptRoot>,
     view: View,
     pending: Pending,
     retries: Retries,
+    expiry: Expiry,
+    /// What was asked and is not answered yet.
+    asked: Vec<Asked>,
     /// The name under which each file with several names is copied in this pass or round: the others are linked to it.
     leaders: HashMap<(usize, i64), (RelPath, Seq)>,
     /// The last record that has to be applied before the inventory tells what was done.
     own: Seq,
 }
+
+/// Stands for a root that the inventory does not know. No directory has this id.
+const NO_DIR: DirId = DirId(i64::MIN);
 
 /// What a pass or a round works with.
 struct AtWork<'k> {
@@ -136,18 +145,53 @@ struct AtWork<'k> {
     trash: Option<&'k RelPath>,
 }
 
+impl<'k> AtWork<'k> {
+    /// What does the work.
+    fn worker(&self, replica: &'k ReplicaName, transfers: usize) -> Work<'k> {
+        Work { replica, session: self.session, roots: self.roots, trash: self.trash, transfers }
+    }
+}
+
+/// Where each root goes, and what of it.
+fn kept_roots(settings: &ReplicaSettings, layout: &Layout) -> Result<Vec<KeptRoot>, SettingsError> {
+    let filter = Arc::new(Filter::new(&settings.filter)?);
+    let mut kept: Vec<KeptRoot> = Vec::new();
+    for (name, path) in &settings.roots {
+        let placement = layout.placement(path.as_os_str().as_bytes())?;
+        if let Some(other) = kept.iter().find(|other| other.placement.overlaps(&placement)) {
+            return Err(SettingsError::Mixed { one: other.name.clone(), other: name.clone() });
+        }
+        let path_bytes = path.as_os_str().as_bytes();
+        let mut texts: Vec<&[u8]> = vec![path_bytes];
+        for part in [&settings.filter.source_filter, &settings.filter.source_exclude, &settings.filter.rules] {
+            texts.push(b"\0");
+            texts.extend(part.iter().map(String::as_bytes));
+        }
+        // Rules and expressions that say nothing make no difference wherever the root is.
+        let filters = if settings.filter.is_empty() { "all".to_owned() } else { state_name(&texts) };
+        let print = (state_name(&[placement.base()]), filters);
+        kept.push(KeptRoot { name: name.clone(), path: path.clone(), placement, filter: Arc::clone(&filter), print });
+    }
+    Ok(kept)
+}
+
 impl Keeper {
-    pub(super) fn new(settings: ReplicaSettings, around: Surroundings) -> Result<Self, InventoryError> {
-        let view = View::open(&around.inventory)?;
-        let pending = Pending::default();
+    pub(super) fn new(settings: ReplicaSettings, around: Surroundings) -> Result<Self, Trouble> {
+        let layout = match &settings.layout {
+            Layout::Hosts { .. } => Layout::Hosts { host: around.host.clone() },
+            layout @ Layout::Mirror { .. } => layout.clone(),
+        };
         Ok(Keeper {
-            settings,
-            around,
-            view,
-            pending,
-            retries: Retries::default(),
+            roots: kept_roots(&settings, &layout)?,
+            view: View::open(&around.inventory)?,
+            pending: Pending::default(),
+            retries: Retries::new(settings.once),
+            expiry: Expiry::new(settings.trash_keep, around.last_at),
+            asked: Vec::new(),
             leaders: HashMap::new(),
             own: Seq::ZERO,
+            settings,
+            around,
         })
     }
 
@@ -155,19 +199,23 @@ impl Keeper {
     pub(super) fn run(mut self) {
         let mut wait = RETRY_MIN;
         loop {
+            let begun = Instant::now();
             match self.keep() {
                 Ok(()) | Err(Trouble::Stopped) => break,
                 Err(trouble) => {
                     let is_refused = matches!(&trouble, Trouble::Target(TargetError::Owned { .. }));
-                    tracing::error!(replica = %self.settings.name, error = %trouble, "the replica lags");
-                    self.settings.meter.change(|reading| {
-                        reading.trouble = Some(trouble.to_string());
-                        reading.is_refused = is_refused;
-                    });
+                    let text = trouble.to_string();
+                    self.report(&text, is_refused);
+                    for asked in self.asked.drain(..) {
+                        let _ = asked.done.send(Err(text.clone()));
+                    }
                     if self.settings.once {
                         break;
                     }
                 }
+            }
+            if begun.elapsed() > RETRY_MAX {
+                wait = RETRY_MIN;
             }
             if self.pause(wait) {
                 break;
@@ -175,6 +223,21 @@ impl Keeper {
             wait = (wait * 2).min(RETRY_MAX);
         }
         self.settings.meter.change(|reading| reading.phase = Phase::Ended);
+    }
+
+    /// Says what is wrong, once for each thing.
+    fn report(&self, text: &str, is_refused: bool) {
+        let is_known = self.settings.meter.read().trouble.as_deref() == Some(text);
+        if !is_known {
+            tracing::error!(replica = %self.settings.name, error = text, "the replica lags");
+        }
+        self.settings.meter.change(|reading| {
+            reading.phase = Phase::Waiting;
+            reading.behind_since.get_or_insert_with(meter::now);
+            reading.last_error = Some((meter::now(), text.to_owned()));
+            reading.trouble = Some(text.to_owned());
+            reading.is_refused = is_refused;
+        });
     }
 
     fn is_stopped(&self) -> bool {
@@ -185,14 +248,15 @@ impl Keeper {
         if self.is_stopped() { Err(Trouble::Stopped) } else { Ok(()) }
     }
 
-    /// Waits; `true` if it is to end.
-    fn pause(&self, wait: Duration) -> bool {
+    /// Waits, unless something is asked; `true` if it is to end.
+    fn pause(&mut self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
-        while Instant::now() < until {
-            if self.is_stopped() {
-                return true;
+        while Instant::now() < until && !self.is_stopped() {
+            let rest = until.saturating_duration_since(Instant::now());
+            if let Ok(asked) = self.around.asked.recv_timeout(LOOK_WAIT.min(rest)) {
+                self.asked.push(asked);
+                break;
             }
-            std::thread::sleep(LOOK_WAIT.min(until.saturating_duration_since(Instant::now())));
         }
         self.is_stopped()
     }
@@ -202,8 +266,11 @@ impl Keeper {
         self.wait_for_scans()?;
         let from = self.view.cursor()?;
         self.phase(Phase::Comparing);
-        self.at_work(Keeper::pass)?;
-        self.settings.meter.change(|reading| reading.trouble = None);
+        self.at_work(|keeper, work| keeper.pass(work, false))?;
+        self.settings.meter.change(|reading| {
+            reading.trouble = None;
+            reading.behind_since = None;
+        });
         self.phase(Phase::Following);
         let (disk, tail) = (Arc::clone(&self.around.disk), Arc::clone(&self.around.tail));
         let mut reader = Reader::follow(disk, &self.around.journal, tail, from)?;
@@ -218,40 +285,113 @@ impl Keeper {
                 seen = batch.cursor.seq;
                 records.extend(batch.records.iter().cloned());
             }
-            let dirty = self.dirty(&records);
-            if !dirty.is_empty() {
+            if self.follow(&records, seen)? {
                 settled = Instant::now();
-                self.applied(seen)?;
-                self.at_work(|keeper, work| keeper.round(work, dirty))?;
                 continue;
             }
             if !records.is_empty() {
                 continue;
             }
-            let now = Instant::now();
             if self.settings.once && self.is_all_there(seen, settled)? {
-                self.at_work(|keeper, work| keeper.deletes(work, None))?;
+                self.at_work(|keeper, work| keeper.deletes(work, None, false))?;
+                self.expire()?;
                 return Ok(());
             }
-            let due = self.retries.take_due(now);
-            if !due.is_empty() {
-                self.at_work(|keeper, work| keeper.round(work, due))?;
+            if self.do_due()? || self.answer()? {
                 continue;
             }
-            if !self.settings.once && self.pending.next_due().is_some_and(|due| due <= now) {
-                self.at_work(|keeper, work| keeper.deletes(work, Some(now)))?;
-                continue;
-            }
-            let _ = self.around.tail.wait_past(seen, now + LOOK_WAIT);
+            self.settings.meter.change(|reading| {
+                let (retries, since) = self.retries.pending();
+                reading.due = retries + self.pending.len() as u64;
+                reading.behind_since = since;
+            });
+            let _ = self.around.tail.wait_past(seen, Instant::now() + LOOK_WAIT);
         }
+    }
+
+    /// Does what records ask for; whether they asked for anything.
+    fn follow(&mut self, records: &[Record], seen: Seq) -> Result<bool, Trouble> {
+        let dirty = self.dirty(records);
+        if dirty.is_empty() {
+            return Ok(false);
+        }
+        let (since, due) = (records.first().map(|record| record.at), dirty.paths.len() as u64);
+        self.settings.meter.change(|reading| {
+            reading.due = due;
+            reading.behind_since = reading.behind_since.or(since);
+        });
+        self.applied(seen)?;
+        self.at_work(|keeper, work| keeper.round(work, dirty))?;
+        let (_, since) = self.retries.pending();
+        self.settings.meter.change(|reading| reading.behind_since = since);
+        Ok(true)
+    }
+
+    /// Does what the clock asks for; whether it asked for anything.
+    fn do_due(&mut self) -> Result<bool, Trouble> {
+        let now = Instant::now();
+        let due = self.retries.take_due(now);
+        if !due.is_empty() {
+            self.at_work(|keeper, work| keeper.round(work, due))?;
+            return Ok(true);
+        }
+        if self.settings.once {
+            return Ok(false);
+        }
+        if self.pending.next_due().is_some_and(|due| due <= now) {
+            self.at_work(|keeper, work| keeper.deletes(work, Some(now), false))?;
+            return Ok(true);
+        }
+        let overflowed = self.retries.overflowed.is_some_and(|since| now.duration_since(since) > PASS_AGAIN);
+        if overflowed || self.pending.wants_pass() {
+            self.retries.overflowed = None;
+            self.at_work(|keeper, work| keeper.pass(work, false))?;
+            return Ok(true);
+        }
+        if self.expiry.is_due(now) {
+            self.expire()?;
+        }
+        Ok(false)
+    }
+
+    /// Does what was asked; whether anything was.
+    fn answer(&mut self) -> Result<bool, Trouble> {
+        self.asked.extend(self.around.asked.try_iter());
+        if self.asked.is_empty() {
+            return Ok(false);
+        }
+        // What fails meanwhile is answered where trouble is.
+        for index in 0..self.asked.len() {
+            match self.asked[index].wish {
+                Wish::Sync => {
+                    self.retries.hurry();
+                    self.at_work(|keeper, work| keeper.pass(work, true))?;
+                    let due = self.retries.take_due(Instant::now());
+                    self.at_work(|keeper, work| keeper.round(work, due))?;
+                }
+                Wish::Resume { allow_deletes } => {
+                    self.at_work(|keeper, work| keeper.deletes(work, None, allow_deletes))?;
+                }
+                // To get here the target was opened.
+                Wish::Accept => {}
+            }
+        }
+        for asked in std::mem::take(&mut self.asked) {
+            let _ = asked.done.send(Ok(Box::new(self.settings.meter.read())));
+        }
+        Ok(true)
     }
 
     /// Whether a single run has nothing to wait for any more.
     fn is_all_there(&mut self, seen: Seq, since: Instant) -> Result<bool, Trouble> {
-        if self.around.tail.head().seq > seen || self.around.progress.applied() < seen || !self.retries.is_empty() {
+        if self.around.tail.head().seq > seen || self.around.progress.applied() < seen || !self.retries.is_idle() {
             return Ok(false);
         }
-        let open = self.view.unsettled(Seq::ZERO, 100)?;
+        let mut open = self.view.unsettled(Seq::ZERO, 100)?;
+        open.retain(|one| {
+            let root = self.roots.iter().find(|root| root.name == one.root);
+            root.is_some_and(|root| root.filter.keeps(root.path.as_os_str().as_bytes(), &one.path, false))
+        });
         if open.is_empty() {
             return Ok(true);
         }
@@ -293,6 +433,8 @@ impl Keeper {
             if Instant::now() > until {
                 return Err(Trouble::Behind);
             }
+            // Where the inventory cannot be written it does not wait either.
+            std::thread::sleep(APPLY_LOOK);
         }
         Ok(())
     }
@@ -311,40 +453,61 @@ impl Keeper {
     /// Opens the target and the roots, does something, and lets go of them.
     fn at_work<T>(&mut self, work: impl FnOnce(&mut Keeper, &AtWork<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let known = self.view.replica(&self.settings.name)?;
+        let accepts = self.asked.iter().any(|asked| matches!(asked.wish, Wish::Accept));
+        let identity = known.as_ref().and_then(|known| known.identity.clone());
         let claim = Claim {
-            owner: self.around.owner.clone(),
+            owner: self.settings.owner.clone().unwrap_or_else(|| self.around.state.clone()),
+            state: self.around.state.clone(),
             host: self.around.host.clone(),
-            identity: known.as_ref().and_then(|known| known.identity.clone()),
+            identity: identity.clone().filter(|_| !accepts),
         };
         let target = Arc::clone(&self.settings.target);
-        let (session, identity) = target.open(&claim)?;
-        if known.as_ref().and_then(|known| known.identity.as_deref()) != Some(&identity) {
-            self.tell_config(&identity, false)?;
+        let (session, found) = target.open(&claim)?;
+        self.settings.meter.change(|reading| reading.was_reached = true);
+        let is_new = identity.as_deref() != Some(&found);
+        if is_new || known.as_ref().and_then(|known| known.url.as_deref()) != Some(&self.settings.url) {
+            let roots = known.filter(|_| !is_new).map(|known| known.roots).unwrap_or_default();
+            self.tell_config(&found, roots)?;
             self.applied(Seq::ZERO)?;
         }
-        let replica = self.view.replica(&self.settings.name)?.ok_or(Trouble::Behind)?;
+        let replica = self.replica()?;
         let mut dirs = Vec::new();
         let mut roots = Vec::new();
-        for (name, path, placement) in self.settings.roots.clone() {
-            let Some(dir) = self.view.root_dir(&name)? else { continue };
-            make_base(&*session, &placement)?;
-            dirs.push(dir);
-            roots.push(RootAtWork { name, placement, source: Source::open(&path).ok() });
+        for kept in &self.roots {
+            // A root that was never there is not in the inventory, and nothing of it is anywhere.
+            let dir = self.view.root_dir(&kept.name)?;
+            if dir.is_some() {
+                make_base(&*session, &kept.placement)?;
+            }
+            dirs.push(dir.unwrap_or(NO_DIR));
+            roots.push(RootAtWork {
+                name: kept.name.clone(),
+                top: kept.path.as_os_str().as_bytes().to_vec(),
+                placement: kept.placement.clone(),
+                filter: Arc::clone(&kept.filter),
+                source: Source::open(&kept.path).ok(),
+            });
         }
-        let day = today();
-        let trash = RelPath::new(TRASH).ok().map(|trash| trash.join(day.as_bytes()));
-        let trash = trash.filter(|_| self.settings.on_delete != OnDelete::Delete);
+        let trash = trash_of(meter::now()).filter(|_| self.settings.on_delete != OnDelete::Delete);
         let at_work =
             AtWork { replica: replica.id, dirs: &dirs, roots: &roots, session: &*session, trash: trash.as_ref() };
         work(self, &at_work)
     }
 
-    fn tell_config(&mut self, identity: &str, listed: bool) -> Result<(), Trouble> {
+    fn replica(&self) -> Result<ReplicaRow, Trouble> {
+        self.view.replica(&self.settings.name)?.ok_or(Trouble::Behind)
+    }
+
+    fn tell_config(
+        &mut self,
+        identity: &str,
+        roots: std::collections::BTreeMap<String, String>,
+    ) -> Result<(), Trouble> {
         let config = Replica {
             replica: self.settings.name.clone(),
             url: Some(self.settings.url.clone()),
             identity: Some(identity.to_owned()),
-            listed,
+            roots,
         };
         self.tell(vec![Body::Replica(Box::new(config))])
     }
@@ -384,9 +547,8 @@ pub fn state_name(parts: &[&[u8]]) -> String {
     hash.finalize()[..12].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The UTC day, by which the trash is sorted.
-fn today() -> String {
-    use crate::clock::Clock as _;
-    let now: Timestamp = crate::clock::SystemClock.now();
-    now.to_string().get(..10).unwrap_or("unknown").to_owned()
+/// The trash of the UTC day of this moment.
+fn trash_of(now: Timestamp) -> Option<RelPath> {
+    let text = now.to_string();
+    Some(RelPath::new(TRASH).ok()?.join(text.get(..10)?.as_bytes()))
 }

@@ -7,36 +7,87 @@ use std::rc::Rc;
 
 use crossbeam_channel::bounded;
 
-use super::perform::{Job, Work};
+use super::perform::Job;
+use super::round::shown;
 use super::streams::{Copies, Fault, Listing, Originals, path_of};
-use super::{AtWork, Keeper, Trouble};
+use super::{AtWork, Keeper, NO_DIR, Trouble};
 use crate::inventory::{DirId, View, copy_key};
-use crate::model::{Body, FileType, RelPath};
-use crate::sync::plan::{Merge, Need, Seen, need};
+use crate::model::{Body, FileType, RelPath, Withdrawal};
+use crate::sync::plan::{Merge, Need, Original, Seen, need};
 use crate::target::{Found, TargetError};
 
+/// Failures from before that are looked through.
+const FAILURES_MAX: usize = 100_000;
 /// Found things that may wait for the merge.
 const FOUND_MAX: usize = 4_096;
 /// Bytes that are copied before they are published.
 pub(super) const BATCH_BYTES_MAX: u64 = 256 << 20;
 
 impl Keeper {
-    /// Holds every original against its copy, and does what is due. Deletes are only noted.
-    pub(super) fn pass(&mut self, work: &AtWork<'_>) -> Result<(), Trouble> {
-        let known = self.view.replica(&self.settings.name)?.ok_or(Trouble::Behind)?;
+    /// Holds every original against its copy, and does what is due. Deletes are only noted. A root of which it is not known
+    /// what is at the target, or all if `list`, is listed there, too.
+    pub(super) fn pass(&mut self, work: &AtWork<'_>, list: bool) -> Result<(), Trouble> {
+        let known = self.replica()?;
+        let identity = known.identity.unwrap_or_default();
+        let mut prints = known.roots;
+        self.expect_to_pass(work)?;
         // A view of its own: the keeper's is used while the streams are open.
         let view = View::open(&self.around.inventory)?;
         for root in 0..work.roots.len() {
+            if work.dirs[root] == NO_DIR {
+                continue;
+            }
+            let kept = &self.roots[root];
+            let (name, now, unlisted) = (kept.name.to_string(), kept.print(), kept.unlisted());
+            let before = prints.get(&name);
+            let is_listed = before == Some(&now);
+            if !before.is_some_and(|before| before.starts_with(&unlisted)) {
+                // By another layout all of it lies elsewhere, and is no copy of ours any more.
+                if self.view.has_copies(work.replica, work.dirs[root])? {
+                    self.tell_gone(work, root, &RelPath::ROOT, FileType::Dir, Withdrawal::Foreign)?;
+                }
+                prints.insert(name.clone(), unlisted);
+                self.tell_config(&identity, prints.clone())?;
+                self.applied(self.own)?;
+            }
             self.place_dirs(work, root)?;
             self.leaders.clear();
-            self.pass_below(work, &view, (root, work.dirs[root], Vec::new()), !known.listed)?;
+            self.pass_below(work, &view, (root, work.dirs[root], Vec::new()), list || !is_listed)?;
             self.leaders.clear();
+            if !is_listed {
+                prints.insert(name, now);
+                self.tell_config(&identity, prints.clone())?;
+            }
         }
-        if !known.listed {
-            let identity = known.identity.unwrap_or_default();
-            self.tell_config(&identity, true)?;
+        self.applied(self.own)?;
+        self.mend_failures(work)
+    }
+
+    /// How much there is to pass, for those who watch.
+    fn expect_to_pass(&self, work: &AtWork<'_>) -> Result<(), Trouble> {
+        let (mut objects, mut bytes, mut files) = (0, 0, 0);
+        for row in self.view.roots()?.iter().filter(|row| work.roots.iter().any(|root| root.name == row.name)) {
+            objects += row.counts.files + row.counts.others + row.counts.dirs;
+            bytes += row.counts.bytes;
+            files += row.counts.files;
         }
-        self.applied(self.own)
+        self.settings.meter.change(|reading| {
+            (reading.passed, reading.passed_bytes) = (0, 0);
+            (reading.to_pass, reading.to_pass_bytes, reading.to_pass_files) = (objects, bytes, files);
+        });
+        Ok(())
+    }
+
+    /// What failed once and is no original any more, or none that is held, failed no more.
+    fn mend_failures(&mut self, work: &AtWork<'_>) -> Result<(), Trouble> {
+        for row in self.view.failures(work.replica, FAILURES_MAX)? {
+            let Some(root) = work.roots.iter().position(|root| root.name.as_str() == row.root) else { continue };
+            let is_kept = work.roots[root].keeps(&row.path, false);
+            if !is_kept || self.original_at(work, root, &row.path)?.is_none() {
+                self.tell_gone(work, root, &row.path, FileType::File, Withdrawal::Removed)?;
+            }
+        }
+        Ok(())
     }
 
     /// The same for all below a directory, given by its root, its id and its key. The target is listed only as a whole.
@@ -52,7 +103,7 @@ impl Keeper {
         let step_ns = self.settings.target.nature().mtime_step_ns;
         let batch_max = self.settings.target.nature().batch_max;
         let fault: Fault = Rc::new(RefCell::new(None));
-        let has_copies = view.copy_counts(replica, None)?.files > 0;
+        let has_copies = view.has_copies(replica, work.dirs[root])?;
         let mut listed: Result<(), TargetError> = Ok(());
         let outcome = std::thread::scope(|scope| {
             let (tell, heard) = bounded(FOUND_MAX);
@@ -78,6 +129,13 @@ impl Keeper {
                 for side in merge.by_ref() {
                     let seen = list.then_some(side.seen.as_ref());
                     let Some(path) = path_of(&side.key) else { continue };
+                    self.count_passed(side.original.as_ref());
+                    if !work.roots[root].keeps(&path, side.key.ends_with(b"/")) {
+                        if let Some(held) = &side.held {
+                            self.tell_gone(work, root, &path, held.kind, Withdrawal::Foreign)?;
+                        }
+                        continue;
+                    }
                     let mut what = need(side.original.as_ref(), side.held.as_ref(), seen, step_ns);
                     // While a directory above was on its way its attributes may have been out of reach.
                     let is_dir = side.original.as_ref().is_some_and(|original| original.kind == FileType::Dir);
@@ -118,8 +176,7 @@ impl Keeper {
         self.check_stop()?;
         let name = self.settings.name.clone();
         let transfers = self.settings.transfers;
-        let worker = Work { replica: &name, session: work.session, roots: work.roots, trash: work.trash, transfers };
-        let done = worker.perform(jobs);
+        let done = work.worker(&name, transfers).perform(jobs);
         self.settings.meter.change(|reading| {
             reading.copied += done.copied;
             reading.bytes += done.bytes;
@@ -127,16 +184,46 @@ impl Keeper {
             reading.adopted += done.adopted;
         });
         let left = left_dirs(work, &done.acts);
+        self.note_done(work, &done.acts);
         self.tell(done.acts)?;
+        for (root, path, time) in done.took {
+            self.retries.took(root, path, time);
+        }
         for (root, dir) in left {
             self.sweep(work, root, dir)?;
         }
         for (root, path, error) in done.failed {
-            self.failed(root, path, &error);
+            self.failed(work, root, path, &error)?;
         }
         match done.trouble {
             Some(trouble) => Err(trouble.into()),
             None => Ok(()),
+        }
+    }
+
+    /// What was done failed no more.
+    fn note_done(&mut self, work: &AtWork<'_>, acts: &[Body]) {
+        if self.retries.is_empty() {
+            return;
+        }
+        for act in acts {
+            let Body::Copied(copied) = act else { continue };
+            if let Some(root) = work.roots.iter().position(|root| root.name == copied.root)
+                && self.retries.forget(root, &copied.path)
+            {
+                self.settings.meter.mend(&shown(&copied.path));
+            }
+        }
+    }
+
+    /// An original was passed, for those who watch.
+    fn count_passed(&self, original: Option<&Original>) {
+        if let Some(original) = original {
+            let bytes = if original.kind == FileType::File { original.size } else { 0 };
+            self.settings.meter.change(|reading| {
+                reading.passed += 1;
+                reading.passed_bytes += bytes;
+            });
         }
     }
 

@@ -2,12 +2,13 @@
 //! told as acts; the caller journals them.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::model::{Body, Copied, Digest, FileType, Proof, RelPath, ReplicaName, RootName, Seq, Withdrawal, Withdrawn};
 use crate::sync::copy::{CopyError, Source, Taken};
+use crate::sync::filter::Filter;
 use crate::sync::layout::Placement;
 use crate::sync::plan::{Held, Original};
 use crate::target::{self, Meta, Session, TargetError};
@@ -15,9 +16,19 @@ use crate::target::{self, Meta, Session, TargetError};
 /// A root, as a replica sees it at work.
 pub(super) struct RootAtWork {
     pub(super) name: RootName,
+    /// Its absolute path.
+    pub(super) top: Vec<u8>,
     pub(super) placement: Placement,
+    pub(super) filter: Arc<Filter>,
     /// `None`: it cannot be opened now.
     pub(super) source: Option<Source>,
+}
+
+impl RootAtWork {
+    /// Whether an object is to be held. A filter may choose files alone: then directories are no copies of their own.
+    pub(super) fn keeps(&self, path: &RelPath, is_dir: bool) -> bool {
+        self.filter.keeps(&self.top, path, is_dir)
+    }
 }
 
 /// Something to be done.
@@ -56,6 +67,8 @@ pub(super) struct Done {
     pub(super) bytes: u64,
     pub(super) moved: u64,
     pub(super) adopted: u64,
+    /// How long it took to let the target take them in.
+    pub(super) took: Vec<(usize, RelPath, Duration)>,
     /// What stopped all of it.
     pub(super) trouble: Option<TargetError>,
 }
@@ -122,7 +135,7 @@ impl Work<'_> {
     fn make_dir(&self, job: &Job, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) -> bool {
         match self.session.make_dir(&self.place(job.root, &job.path)) {
             Ok(()) => {
-                touch(job, touched);
+                self.touch(job, touched);
                 touched.insert((job.root, job.path.clone()));
                 true
             }
@@ -152,7 +165,7 @@ impl Work<'_> {
         match moved {
             Ok(()) => {
                 done.moved += 1;
-                touch(job, touched);
+                self.touch(job, touched);
                 if let Some((above, _)) = from.split() {
                     touched.insert((job.root, RelPath::new(above).unwrap_or_default()));
                 }
@@ -176,6 +189,8 @@ impl Work<'_> {
         let taken = self.take_all(&jobs);
         let (mut staged, mut digests, mut published) = (Vec::new(), Vec::new(), Vec::new());
         for (job, taken) in jobs.into_iter().zip(taken) {
+            let (taken, took) = taken.unzip();
+            done.took.extend(took.map(|took| (job.root, job.path.clone(), took)));
             match taken {
                 Some(Ok(Taken { staged: one, sha256 })) => {
                     staged.push(one);
@@ -196,7 +211,7 @@ impl Work<'_> {
                 Ok(()) => {
                     done.copied += 1;
                     done.bytes += job.original.size;
-                    touch(&job, touched);
+                    self.touch(&job, touched);
                     done.acts.push(self.copied(&job, None, digest, Proof::Written));
                 }
                 Err(error) => self.note(&job, error, done),
@@ -205,13 +220,14 @@ impl Work<'_> {
     }
 
     /// Lets the target take each in, in threads. `None`: it was not tried, because the target is in trouble.
-    fn take_all(&self, jobs: &[Job]) -> Vec<Option<Result<Taken, CopyError>>> {
+    fn take_all(&self, jobs: &[Job]) -> Vec<Option<(Result<Taken, CopyError>, Duration)>> {
         let next = AtomicUsize::new(0);
         let taken: Vec<Mutex<Option<_>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
         let work = || {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(job) = jobs.get(index) else { return };
+                let begun = Instant::now();
                 let result = match &self.roots[job.root].source {
                     Some(source) => {
                         source.take(&job.path, &job.original, self.session, &self.place(job.root, &job.path))
@@ -221,7 +237,7 @@ impl Work<'_> {
                 if matches!(&result, Err(CopyError::Target(error)) if error.is_of_the_place()) {
                     next.store(jobs.len(), Ordering::Relaxed);
                 }
-                *taken[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                *taken[index].lock().unwrap_or_else(PoisonError::into_inner) = Some((result, begun.elapsed()));
             }
         };
         std::thread::scope(|scope| {
@@ -242,7 +258,7 @@ impl Work<'_> {
             }
             What::Link(from) => match self.session.link(&self.place(job.root, from), &place) {
                 Ok(()) => {
-                    touch(job, touched);
+                    self.touch(job, touched);
                     done.acts.push(self.copied(job, None, None, Proof::Written));
                 }
                 Err(error) => self.note(job, error, done),
@@ -311,11 +327,19 @@ impl Work<'_> {
             kind,
         }))
     }
-}
 
-/// The directory that holds it gets other times by what is done.
-fn touch(job: &Job, touched: &mut BTreeSet<(usize, RelPath)>) {
-    if let Some((above, _)) = job.path.split() {
-        touched.insert((job.root, RelPath::new(above).unwrap_or_default()));
+    /// The directory that holds it gets other times by what is done. Where a filter chooses files alone, those above it may
+    /// have been made just now.
+    fn touch(&self, job: &Job, touched: &mut BTreeSet<(usize, RelPath)>) {
+        let mut at = &job.path;
+        let mut above;
+        while let Some((dir, _)) = at.split() {
+            above = RelPath::new(dir).unwrap_or_default();
+            let is_new = touched.insert((job.root, above.clone()));
+            if !is_new || !self.roots[job.root].filter.is_selective() {
+                return;
+            }
+            at = &above;
+        }
     }
 }

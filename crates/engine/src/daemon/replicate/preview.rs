@@ -3,33 +3,44 @@
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crossbeam_channel::{Receiver, bounded};
 
+use super::settings::{ReplicaSettings, SettingsError};
 use super::streams::path_of;
+use super::{KeptRoot, kept_roots};
 use crate::inventory::copy_key;
-use crate::model::{FileType, RelPath, RootName, Seq};
+use crate::model::{FileType, RelPath, Seq};
+use crate::sync::filter::Filter;
 use crate::sync::layout::Placement;
 use crate::sync::plan::{Merge, Need, Original, need};
-use crate::target::{Found, LocalTarget, Result, Target};
+use crate::target::{Found, LocalTarget, Target, TargetError};
 
 /// Found things that may wait for the merge.
 const FOUND_MAX: usize = 4_096;
 
 type Stream = Receiver<(Vec<u8>, Found)>;
 
+/// Why a comparison was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum PreviewError {
+    /// It cannot be kept as it was written.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// One of the places cannot be listed.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+}
+
 /// Tells for each object that would be copied where it is and where it would go at the target. What would be deleted is not
 /// told.
 ///
 /// # Errors
-/// [`crate::target::TargetError`], if one of the places cannot be listed.
-pub fn preview(
-    target: &dyn Target,
-    roots: &[(RootName, PathBuf, Placement)],
-    each: &mut dyn FnMut(&Path, &RelPath),
-) -> Result<()> {
-    for (_, root, placement) in roots {
+/// [`PreviewError`].
+pub fn preview(settings: &ReplicaSettings, each: &mut dyn FnMut(&Path, &RelPath)) -> Result<(), PreviewError> {
+    let target = &*settings.target;
+    for KeptRoot { path: root, placement, filter, .. } in &kept_roots(settings, &settings.layout)? {
         let all = |path: &RelPath| Some(path.clone());
         let placed = |path: &RelPath| placement.path_of(path);
         std::thread::scope(|scope| {
@@ -37,8 +48,8 @@ pub fn preview(
             let source = scope.spawn(move || list(&LocalTarget::new(root), &RelPath::ROOT, &all, &tell));
             let (tell, targets) = bounded(FOUND_MAX);
             let target_thread = scope.spawn(move || list(target, &placement.dir(), &placed, &tell));
-            compare((root, placement), (sources, targets), target.nature().mtime_step_ns, each);
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+            compare((root, placement, filter), (sources, targets), target.nature().mtime_step_ns, each);
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<(), TargetError>>| {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
             join(source).and(join(target_thread))
@@ -52,7 +63,7 @@ fn list(
     below: &RelPath,
     name: &dyn Fn(&RelPath) -> Option<RelPath>,
     tell: &crossbeam_channel::Sender<(Vec<u8>, Found)>,
-) -> Result<()> {
+) -> Result<(), TargetError> {
     place.survey(below, &mut |path, found| {
         let Some(path) = name(path) else { return ControlFlow::Continue(()) };
         match tell.send((copy_key(&path, found.kind), found)) {
@@ -63,7 +74,7 @@ fn list(
 }
 
 fn compare(
-    (root, placement): (&Path, &Placement),
+    (root, placement, filter): (&Path, &Placement, &Filter),
     (sources, targets): (Stream, Stream),
     step_ns: i64,
     each: &mut dyn FnMut(&Path, &RelPath),
@@ -72,6 +83,9 @@ fn compare(
     for side in Merge::new(sources.into_iter(), std::iter::empty::<(Vec<u8>, ())>(), seen) {
         let (Some(found), Some(path)) = (side.original, path_of(&side.key)) else { continue };
         let original = original_of(found);
+        if !filter.keeps(root.as_os_str().as_bytes(), &path, original.kind == FileType::Dir) {
+            continue;
+        }
         let what = need(Some(&original), None, Some(side.seen.as_ref()), step_ns);
         if original.kind != FileType::Dir && what == Need::Content {
             each(&root.join(OsStr::from_bytes(path.as_bytes())), &placement.place(&path));

@@ -1,25 +1,17 @@
 //! Following: the journal's records say at which paths to look; what is due there is decided as in a pass.
 
-use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
 
-use super::perform::{Job, What, Work};
+use super::perform::{Job, What};
 use super::streams::{held, original};
-use super::{AtWork, Keeper, Trouble};
+use super::{AtWork, Keeper, OnDelete, Trouble};
 use crate::inventory::{FileId, View, copy_key};
-use crate::model::{Body, FileType, Op, Record, RelPath, RootName, Withdrawal};
+use crate::model::{Body, Failed, FileType, Op, Record, RelPath, RootName, Withdrawal};
 use crate::sync::copy::CopyError;
 use crate::sync::plan::{Held, Need, Original, need};
 
 /// Records that are looked at together.
 pub(super) const RECORDS_MAX: usize = 4_096;
-/// How often something that failed is tried before it is given up until the next start.
-const TRIES_MAX: u32 = 10;
-/// The first wait before another try; doubled each time.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// Files that wait for another try; beyond, they wait for the next start.
-const RETRIES_MAX: usize = 100_000;
-
 /// Paths to look at, by root.
 pub(super) type Paths = BTreeSet<(usize, RelPath)>;
 
@@ -38,46 +30,12 @@ impl Dirty {
     }
 }
 
-/// What failed for itself, and when it is tried again.
-#[derive(Default)]
-pub(super) struct Retries {
-    waiting: HashMap<(usize, RelPath), (u32, Instant)>,
-}
-
-impl Retries {
-    /// Whether nothing waits for another try.
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.values().all(|(tries, _)| *tries >= TRIES_MAX)
-    }
-
-    /// What is to be tried now.
-    pub(super) fn take_due(&self, now: Instant) -> Dirty {
-        let due = self.waiting.iter().filter(|(_, (tries, due))| *tries < TRIES_MAX && *due <= now);
-        Dirty { paths: due.map(|(key, _)| key.clone()).collect(), trees: Paths::new() }
-    }
-
-    /// It failed once more; `true` if that was the last try.
-    fn failed(&mut self, root: usize, path: RelPath, is_final: bool) -> bool {
-        if self.waiting.len() >= RETRIES_MAX && !self.waiting.contains_key(&(root, path.clone())) {
-            return true;
-        }
-        let (tries, due) = self.waiting.entry((root, path)).or_insert((0, Instant::now()));
-        *tries = if is_final { TRIES_MAX } else { *tries + 1 };
-        *due = Instant::now() + RETRY_FIRST * 2_u32.pow(tries.saturating_sub(1).min(10));
-        *tries >= TRIES_MAX
-    }
-
-    fn forget(&mut self, root: usize, path: &RelPath) {
-        self.waiting.remove(&(root, path.clone()));
-    }
-}
-
 impl Keeper {
     /// At which paths records say to look.
     pub(super) fn dirty(&self, records: &[Record]) -> Dirty {
         let mut dirty = Dirty::default();
         let add = |paths: &mut Paths, root: &RootName, path: &RelPath| {
-            if let Some(index) = self.settings.roots.iter().position(|(name, ..)| name == root)
+            if let Some(index) = self.roots.iter().position(|kept| kept.name == *root)
                 && !path.is_root()
             {
                 paths.insert((index, path.clone()));
@@ -107,10 +65,6 @@ impl Keeper {
 
     /// Looks at paths and does what is due there.
     pub(super) fn round(&mut self, work: &AtWork<'_>, dirty: Dirty) -> Result<(), Trouble> {
-        // Roots that the inventory does not know yet are left out of the work: then indices differ.
-        if work.roots.len() != self.settings.roots.len() {
-            return Ok(());
-        }
         for root in 0..work.roots.len() {
             if dirty.paths.iter().any(|(of, _)| *of == root) {
                 self.place_dirs(work, root)?;
@@ -162,7 +116,12 @@ impl Keeper {
         Ok(names)
     }
 
-    fn original_at(&self, work: &AtWork<'_>, root: usize, path: &RelPath) -> Result<Option<Original>, Trouble> {
+    pub(super) fn original_at(
+        &self,
+        work: &AtWork<'_>,
+        root: usize,
+        path: &RelPath,
+    ) -> Result<Option<Original>, Trouble> {
         let Some((above, name)) = path.split() else { return Ok(None) };
         let above = RelPath::new(above).unwrap_or_default();
         let dir = match above.is_root() {
@@ -187,9 +146,20 @@ impl Keeper {
                 _ => copy = Some(held(&row)),
             }
         }
+        let is_dir = original.as_ref().map_or(FileType::File, |original| original.kind) == FileType::Dir;
+        if !work.roots[root].keeps(&path, is_dir) {
+            if let (Some(copy), true) = (&copy, original.is_some()) {
+                self.tell_gone(work, root, &path, copy.kind, Withdrawal::Foreign)?;
+            }
+            self.let_go(work, root, &path)?;
+            return Ok(None);
+        }
         let what = need(original.as_ref(), copy.as_ref(), None, 1);
-        if matches!(what, Need::Nothing | Need::Withdraw) {
-            self.retries.forget(root, &path);
+        if matches!(what, Need::Nothing | Need::Withdraw | Need::Wait) {
+            self.let_go(work, root, &path)?;
+        }
+        if what == Need::Content && self.retries.puts_off(root, &path) {
+            return Ok(None);
         }
         self.job(work, root, path, what, original, copy, true)
     }
@@ -207,6 +177,7 @@ impl Keeper {
         has_copies: bool,
     ) -> Result<Option<Job>, Trouble> {
         if matches!(what, Need::Withdraw | Need::Lost)
+            && self.settings.on_delete != OnDelete::Keep
             && let Some(copy) = &copy
         {
             self.pending.add(root, copy_key(&path, copy.kind), self.settings.delete_delay);
@@ -281,6 +252,10 @@ impl Keeper {
             if original.file != dir.file_id.0 {
                 return Ok(());
             }
+            if !work.roots[root].keeps(&dir.path, true) {
+                self.forget_dir(work, root, &dir.held)?;
+                continue;
+            }
             self.make_way(work, root, &dir.path)?;
             let what = What::Move(dir.held.clone(), held(&row));
             let before = self.settings.meter.read().moved;
@@ -350,7 +325,7 @@ impl Keeper {
     /// Takes what the replica holds for a path away at once, because something else belongs there.
     fn clear(&mut self, work: &AtWork<'_>, root: usize, path: &RelPath, kind: FileType) -> Result<(), Trouble> {
         let name = self.settings.name.clone();
-        let worker = Work { replica: &name, session: work.session, roots: work.roots, trash: work.trash, transfers: 1 };
+        let worker = work.worker(&name, 1);
         if kind == FileType::Dir && work.trash.is_none() {
             return Ok(());
         }
@@ -367,21 +342,47 @@ impl Keeper {
         how: Withdrawal,
     ) -> Result<(), Trouble> {
         let name = self.settings.name.clone();
-        let worker = Work { replica: &name, session: work.session, roots: work.roots, trash: work.trash, transfers: 1 };
+        let worker = work.worker(&name, 1);
         let act = worker.gone(root, path, kind, how);
         self.tell(vec![act])?;
         self.applied(self.own)
     }
 
     /// One path failed for itself.
-    pub(super) fn failed(&mut self, root: usize, path: RelPath, error: &CopyError) {
-        let shown = String::from_utf8_lossy(path.as_bytes()).escape_debug().to_string();
+    pub(super) fn failed(
+        &mut self,
+        work: &AtWork<'_>,
+        root: usize,
+        path: RelPath,
+        error: &CopyError,
+    ) -> Result<(), Trouble> {
+        let text = shown(&path);
         self.leaders.retain(|_, (leader, _)| *leader != path);
         // What changed meanwhile has a record of its own, which comes.
         let is_final = matches!(error, CopyError::Target(crate::target::TargetError::Refused { .. }));
-        if self.retries.failed(root, path, is_final) {
-            tracing::warn!(replica = %self.settings.name, path = shown, error = %error, "not copied");
-            self.settings.meter.fail(shown, error.to_string());
+        if self.retries.failed(root, &path, is_final) {
+            tracing::warn!(replica = %self.settings.name, path = text, error = %error, "not copied");
+            let why = error.to_string();
+            self.settings.meter.fail(text, why.clone());
+            let (replica, root) = (self.settings.name.clone(), work.roots[root].name.clone());
+            self.tell(vec![Body::Failed(Box::new(Failed { replica, root, path, why }))])?;
         }
+        Ok(())
     }
+
+    /// What failed at a path is not to be tried again.
+    fn let_go(&mut self, work: &AtWork<'_>, root: usize, path: &RelPath) -> Result<(), Trouble> {
+        if self.retries.forget(root, path) {
+            self.settings.meter.mend(&shown(path));
+            if self.original_at(work, root, path)?.is_none() {
+                self.tell_gone(work, root, path, FileType::File, Withdrawal::Removed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A path for people.
+pub(super) fn shown(path: &RelPath) -> String {
+    String::from_utf8_lossy(path.as_bytes()).escape_debug().to_string()
 }

@@ -1,9 +1,10 @@
 //! What can be asked of a running service.
 
 use crossbeam_channel::Sender;
-use keepwatch_journal::{Body, RootName, Seq};
+use keepwatch_journal::{Body, ReplicaName, RootName, Seq};
 
 use super::status::Status;
+use crate::daemon::replicate::Asked;
 
 /// A request, with where its answer goes.
 #[derive(Debug)]
@@ -23,6 +24,20 @@ pub enum Command {
     Accept {
         /// Which.
         root: RootName,
+        /// Told when it is done.
+        done: Sender<Result<(), String>>,
+    },
+    /// Ask a replica for something.
+    Replica {
+        /// Which.
+        name: ReplicaName,
+        /// What, and where the answer goes.
+        asked: Asked,
+    },
+    /// Forget a replica that is not configured any more.
+    Forget {
+        /// Which.
+        name: ReplicaName,
         /// Told when it is done.
         done: Sender<Result<(), String>>,
     },

@@ -41,7 +41,7 @@ use crate::watch::{Loss, Notice};
 pub use command::{Command, Reconciled};
 pub(in crate::daemon) use root::look_at_top;
 pub use start::{Handle, OnEnd, StartError, check, reconcile_once, start};
-pub use status::{FollowerStatus, HeldOpen, JournalStatus, RootStatus, Status};
+pub use status::{FollowerStatus, HeldOpen, JournalStatus, ReplicaStatus, RootStatus, Status};
 
 use commit::Commits;
 use replicas::Replicas;

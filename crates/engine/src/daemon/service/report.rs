@@ -43,6 +43,10 @@ impl Service {
                 let answer = self.accept(&root)?;
                 let _ = done.send(answer);
             }
+            Command::Forget { name, done } => {
+                let _ = done.send(self.forget_replica(&name));
+            }
+            Command::Replica { name, asked } => self.ask_replica(&name, asked),
             Command::Acts { acts, done } => self.tell_acts(acts, &done),
             Command::Stop => {}
         }
@@ -154,6 +158,7 @@ impl Service {
             settling: self.sequencer.settling() as u64,
             held_open,
             roots,
+            replicas: self.replica_status(),
             attention: Vec::new(),
         };
         status.attention = attention(&status);
@@ -245,6 +250,22 @@ fn attention(status: &Status) -> Vec<String> {
         let (name, count) = (&follower.name, follower.problems);
         sentences
             .push(format!("{count} records could not be applied to `{name}` in full; its table `problems` says why"));
+    }
+    for replica in &status.replicas {
+        if let Some(why) = &replica.paused {
+            sentences.push(match replica.state.as_str() {
+                "paused" => format!(
+                    "replica `{0}` deletes nothing: {why}; if that is meant: keepwatch replica resume {0} --allow-deletes",
+                    replica.name
+                ),
+                _ => format!("replica `{}`: {why}", replica.name),
+            });
+        }
+        if replica.failed > 0 {
+            let (name, failed) = (&replica.name, replica.failed);
+            sentences
+                .push(format!("{failed} files could not be copied to replica `{name}`: keepwatch replica show {name}"));
+        }
     }
     for held in &status.held_open {
         sentences.push(format!("`{}` in `{}` has been held open for long", held.path.escape_debug(), held.root));

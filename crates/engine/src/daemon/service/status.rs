@@ -13,6 +13,9 @@ pub struct Status {
     pub since: String,
     /// Each root.
     pub roots: Vec<RootStatus>,
+    /// Each replica.
+    #[serde(default)]
+    pub replicas: Vec<ReplicaStatus>,
     /// The journal's end.
     pub journal: JournalStatus,
     /// Whatever follows it.
@@ -72,6 +75,43 @@ pub struct RootStatus {
     pub last_found: u64,
     /// Directories or entries that it could not read.
     pub last_failed: u64,
+}
+
+/// A replica.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Its name.
+    pub name: String,
+    /// Its URL, without secrets.
+    pub url: String,
+    /// The roots it holds.
+    pub roots: Vec<String>,
+    /// `trash`, `keep` or `delete`.
+    pub on_delete: String,
+    /// `waiting comparing following paused away refused ended`.
+    pub state: String,
+    /// Regular files it holds.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What waits to be copied, tried again or deleted.
+    pub pending: u64,
+    /// Originals that are given up for now.
+    pub failed: u64,
+    /// The age of the oldest change that is not there yet, in seconds.
+    pub lag_s: u64,
+    /// Bytes a second, lately.
+    pub rate: u64,
+    /// Objects copied since the start.
+    pub copied: u64,
+    /// Their bytes.
+    pub copied_bytes: u64,
+    /// When and what went wrong last.
+    pub last_error: Option<String>,
+    /// Why it does not get on, or deletes nothing.
+    pub paused: Option<String>,
+    /// Some of what failed, by path for people.
+    pub failures: std::collections::BTreeMap<String, String>,
 }
 
 /// The journal's end.

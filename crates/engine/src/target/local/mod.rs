@@ -58,7 +58,7 @@ impl Target for LocalTarget {
             Some(identity) => identity,
             None => mark::make(self, &top, claim)?,
         };
-        Ok((Box::new(session::LocalSession::begin(self, top)?), identity))
+        Ok((Box::new(session::LocalSession::begin(self, top, &claim.state)?), identity))
     }
 
     fn probe(&self, claim: &Claim) -> Result<Option<String>> {

@@ -24,6 +24,8 @@ const DIRS_MAX: usize = 256;
 const BUFFER_MAX: usize = 256 * 1024;
 /// Zeros are left out in runs of this length, and at such offsets.
 const HOLE: usize = 4096;
+/// Characters of a state's id in the names of what is staged: as many as a UUID has digits.
+const TAG_MAX: usize = 32;
 /// Up to so many directories are synced one by one, more by one sync of the file system.
 const DIR_SYNCS_MAX: usize = 4;
 
@@ -32,6 +34,8 @@ pub(super) struct LocalSession {
     place: String,
     top: OwnedFd,
     staging: OwnedFd,
+    /// What the names of all that is staged begin with.
+    tag: String,
     next: AtomicU64,
     dirs: Mutex<HashMap<RelPath, Arc<OwnedFd>>>,
 }
@@ -56,8 +60,8 @@ fn of_errno(doing: &'static str, path: &RelPath, error: Errno) -> TargetError {
 }
 
 impl LocalSession {
-    /// Begins; what an earlier session left staged is dropped.
-    pub(super) fn begin(target: &LocalTarget, top: OwnedFd) -> Result<Self> {
+    /// Begins; what an earlier session of this state left staged is dropped.
+    pub(super) fn begin(target: &LocalTarget, top: OwnedFd, state: &str) -> Result<Self> {
         let away = |error: Errno| target.away(format!("it cannot be written: {error}"));
         match rustix::fs::mkdirat(&top, STAGING, Mode::from(0o700)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -65,11 +69,13 @@ impl LocalSession {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let staging = rustix::fs::openat(&top, STAGING, flags, Mode::empty()).map_err(away)?;
-        clear(&staging).map_err(away)?;
+        let tag = tag_of(state);
+        clear(&staging, &tag).map_err(away)?;
         Ok(LocalSession {
             place: target.top.display().to_string(),
             top,
             staging,
+            tag,
             next: AtomicU64::new(1),
             dirs: Mutex::default(),
         })
@@ -120,8 +126,8 @@ impl LocalSession {
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn staged_name(number: u64) -> String {
-        format!("{number:x}")
+    fn staged_name(&self, number: u64) -> String {
+        format!("{}{number:x}", self.tag)
     }
 
     fn write(&self, name: &str, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<()> {
@@ -159,7 +165,7 @@ impl LocalSession {
     /// One staged object to its place. What stood there goes, or is kept.
     fn put_in_place(&self, staged: &Staged, keep: Option<&RelPath>) -> Result<Arc<OwnedFd>> {
         let (dir, name) = self.parent(&staged.path, true)?;
-        let temporary = Self::staged_name(staged.number);
+        let temporary = self.staged_name(staged.number);
         let failed = io("put in place", &staged.path);
         match rustix::fs::renameat_with(&self.staging, &*temporary, &*dir, name, RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(dir),
@@ -208,7 +214,7 @@ impl LocalSession {
         let failed = io("make durable", &first.path);
         if staged.len() == 1 {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let name = Self::staged_name(first.number);
+            let name = self.staged_name(first.number);
             // Of a link, a device, or a file that not even its owner may read there is no descriptor to sync.
             if let Ok(file) = rustix::fs::openat(&self.staging, &*name, flags, Mode::empty()) {
                 return rustix::fs::fsync(file).map_err(failed);
@@ -243,7 +249,7 @@ impl Session for LocalSession {
 
     fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let name = Self::staged_name(number);
+        let name = self.staged_name(number);
         match self.write(&name, path, meta, content) {
             Ok(()) => Ok(Staged { path: path.clone(), number }),
             Err(error) => {
@@ -254,7 +260,7 @@ impl Session for LocalSession {
     }
 
     fn discard(&self, staged: Staged) {
-        let _ = rustix::fs::unlinkat(&self.staging, &*Self::staged_name(staged.number), AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&self.staging, &*self.staged_name(staged.number), AtFlags::empty());
     }
 
     fn publish(&self, staged: Vec<Staged>, keep: Option<&RelPath>) -> Vec<Result<()>> {
@@ -323,7 +329,7 @@ impl Session for LocalSession {
     fn link(&self, from: &RelPath, to: &RelPath) -> Result<()> {
         let (from_dir, from_name) = self.parent(from, false)?;
         let (to_dir, to_name) = self.parent(to, true)?;
-        let temporary = Self::staged_name(self.next.fetch_add(1, Ordering::Relaxed));
+        let temporary = self.staged_name(self.next.fetch_add(1, Ordering::Relaxed));
         let failed = io("link", to);
         rustix::fs::linkat(&*from_dir, from_name, &self.staging, &*temporary, AtFlags::empty()).map_err(&failed)?;
         rustix::fs::renameat(&self.staging, &*temporary, &*to_dir, to_name).map_err(&failed)?;
@@ -374,10 +380,16 @@ impl Session for LocalSession {
     }
 }
 
-/// Drops everything in the staging directory.
-fn clear(staging: &OwnedFd) -> rustix::io::Result<()> {
+/// A state's id as the beginning of a name.
+fn tag_of(state: &str) -> String {
+    let fit: String = state.chars().filter(char::is_ascii_alphanumeric).take(TAG_MAX).collect();
+    format!("{fit}.")
+}
+
+/// Drops everything in the staging directory that has this tag.
+fn clear(staging: &OwnedFd, tag: &str) -> rustix::io::Result<()> {
     let names: Vec<_> = Dir::read_from(staging)?.filter_map(|entry| Some(entry.ok()?.file_name().to_owned())).collect();
-    for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
+    for name in names.iter().filter(|name| name.to_bytes().starts_with(tag.as_bytes())) {
         rustix::fs::unlinkat(staging, &**name, AtFlags::empty())?;
     }
     Ok(())

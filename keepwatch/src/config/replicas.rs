@@ -1,0 +1,407 @@
+//! `[replicas.NAME]`: places that hold copies, and by what rules.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepwatch_engine::daemon::replicate::{self as engine, Meter, OnDelete};
+use keepwatch_engine::model::{ReplicaName, RootName};
+use keepwatch_engine::sync::filter::FilterText;
+use keepwatch_engine::sync::guards::Limits;
+use keepwatch_engine::sync::layout::Layout;
+use keepwatch_engine::target::{TargetUrl, Throttled, Timetable};
+
+use super::problem::{Origin, Problem, Sourced};
+use super::reader::{Table, nearest};
+use super::settings::{Origins, RootSettings, Taker};
+
+/// Deletes wait for so long.
+const DELETE_DELAY: Duration = Duration::from_secs(60);
+/// The trash is kept for so long.
+const TRASH_KEEP: Duration = Duration::from_secs(30 * 86_400);
+/// More threads gain nothing anywhere.
+const TRANSFERS_MAX: u64 = 1024;
+
+/// One `[replicas.NAME]` as it was written.
+#[derive(Clone, Debug)]
+pub struct RawReplica {
+    /// Where its section begins.
+    pub origin: Origin,
+    url: Option<Sourced<String>>,
+    roots: Option<Sourced<Vec<String>>>,
+    layout: Option<Sourced<LayoutKind>>,
+    source_prefix: Option<Sourced<String>>,
+    target_prefix: Option<Sourced<String>>,
+    source_filter: Option<Sourced<String>>,
+    source_exclude: Option<Sourced<String>>,
+    include: Option<Sourced<Vec<String>>>,
+    exclude: Option<Sourced<Vec<String>>>,
+    filter: Option<Sourced<Vec<String>>>,
+    filter_from: Option<Sourced<PathBuf>>,
+    on_delete: Option<Sourced<OnDelete>>,
+    delete_delay: Option<Sourced<Duration>>,
+    max_delete: Option<Sourced<u8>>,
+    may_empty: Option<Sourced<bool>>,
+    trash_keep: Option<Sourced<Duration>>,
+    transfers: Option<Sourced<u64>>,
+    bwlimit: Option<Sourced<Timetable>>,
+}
+
+/// Where originals go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LayoutKind {
+    /// `HOST/ABSOLUTE PATH`.
+    #[default]
+    Hosts,
+    /// The absolute path with another beginning.
+    Mirror,
+}
+
+impl LayoutKind {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LayoutKind::Hosts => "hosts",
+            LayoutKind::Mirror => "mirror",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "hosts" => Ok(LayoutKind::Hosts),
+            "mirror" => Ok(LayoutKind::Mirror),
+            _ => Err(format!("`{text}` is no layout: use \"hosts\" or \"mirror\"")),
+        }
+    }
+}
+
+/// What happens when an original goes, by its word.
+///
+/// # Errors
+/// The words that there are.
+pub fn parse_on_delete(text: &str) -> Result<OnDelete, String> {
+    [OnDelete::Trash, OnDelete::Keep, OnDelete::Delete]
+        .into_iter()
+        .find(|what| what.as_str() == text)
+        .ok_or_else(|| format!("`{text}` is not known: use \"trash\", \"keep\" or \"delete\""))
+}
+
+/// The share of a replica that may be deleted within an hour, such as `10%`.
+///
+/// # Errors
+/// How to write it.
+pub fn parse_percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    let percent = number.parse().ok().filter(|percent| *percent <= 100);
+    percent.ok_or_else(|| format!("`{text}` is no share: write it as \"10%\""))
+}
+
+/// A replica, complete and with defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSpec {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub url: TargetUrl,
+    /// Which roots; none: all.
+    pub roots: Vec<String>,
+    /// Where they go.
+    pub layout: LayoutKind,
+    /// Cut from the front of absolute paths.
+    pub source_prefix: OsString,
+    /// Put in front of what is left.
+    pub target_prefix: OsString,
+    /// What is held.
+    pub filter: FilterText,
+    /// What happens when an original is gone.
+    pub on_delete: OnDelete,
+    /// How long after.
+    pub delete_delay: Duration,
+    /// What deletes are held to.
+    pub limits: SpecLimits,
+    /// How long the trash is kept.
+    pub trash_keep: Duration,
+    /// Files copied at the same time; `None`: by the kind of target.
+    pub transfers: Option<u64>,
+    /// How fast; `None`: as fast as it goes.
+    pub bwlimit: Option<Timetable>,
+}
+
+/// What deletes are held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpecLimits {
+    /// The share that may go within an hour, in percent.
+    pub delete_percent_max: u8,
+    /// A root may lose its last file.
+    pub may_empty: bool,
+    /// All that waits is meant.
+    pub allow_deletes: bool,
+}
+
+impl ReplicaSpec {
+    /// A replica of this name and place, with the defaults.
+    #[must_use]
+    pub fn new(name: String, url: TargetUrl) -> Self {
+        let Limits { delete_percent_max, may_empty, allow_deletes } = Limits::default();
+        ReplicaSpec {
+            name,
+            url,
+            roots: Vec::new(),
+            layout: LayoutKind::default(),
+            source_prefix: OsString::new(),
+            target_prefix: OsString::new(),
+            filter: FilterText::default(),
+            on_delete: OnDelete::default(),
+            delete_delay: DELETE_DELAY,
+            limits: SpecLimits { delete_percent_max, may_empty, allow_deletes },
+            trash_keep: TRASH_KEEP,
+            transfers: None,
+            bwlimit: None,
+        }
+    }
+
+    /// Where its originals go.
+    #[must_use]
+    pub fn layout(&self, host: &str) -> Layout {
+        match self.layout {
+            LayoutKind::Hosts => Layout::Hosts { host: host.to_owned() },
+            LayoutKind::Mirror => Layout::Mirror {
+                source_prefix: self.source_prefix.as_bytes().to_vec(),
+                target_prefix: self.target_prefix.as_bytes().to_vec(),
+            },
+        }
+    }
+
+    /// The roots it holds, of these.
+    fn of<'r>(&self, roots: &'r [RootSettings]) -> impl Iterator<Item = &'r RootSettings> {
+        roots.iter().filter(|root| self.roots.is_empty() || self.roots.contains(&root.name))
+    }
+
+    /// What the engine is told.
+    #[must_use]
+    pub fn for_engine(&self, roots: &[RootSettings], host: &str) -> engine::ReplicaSettings {
+        let target = match &self.bwlimit {
+            Some(table) => Arc::new(Throttled::new(self.url.target(), table.clone(), minute_of_week)),
+            None => self.url.target(),
+        };
+        let SpecLimits { delete_percent_max, may_empty, allow_deletes } = self.limits;
+        let transfers = self.transfers.and_then(|transfers| usize::try_from(transfers).ok());
+        engine::ReplicaSettings {
+            name: ReplicaName::new(self.name.as_str()),
+            url: self.url.to_string(),
+            target,
+            roots: self.of(roots).map(|root| (RootName::new(root.name.as_str()), root.path.clone())).collect(),
+            layout: self.layout(host),
+            filter: self.filter.clone(),
+            on_delete: self.on_delete,
+            delete_delay: self.delete_delay,
+            trash_keep: self.trash_keep,
+            limits: Limits { delete_percent_max, may_empty, allow_deletes },
+            transfers: transfers.unwrap_or_else(|| self.url.transfers()),
+            once: false,
+            owner: None,
+            meter: Arc::new(Meter::default()),
+        }
+    }
+
+    /// Why it would be copied into what it copies, or the other way round, if it would.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn check_roots(&self, roots: &[RootSettings]) -> Result<(), (String, &'static str)> {
+        let Some(dir) = self.url.local_dir() else { return Ok(()) };
+        let target = real(dir);
+        for root in roots {
+            let source = real(&root.path);
+            if target.starts_with(&source) || source.starts_with(&target) {
+                let message =
+                    format!("the target {} and the source {} lie in one another", dir.display(), root.path.display());
+                return Err((message, "choose a target outside of every source"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// With links resolved, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    path.ancestors()
+        .find_map(|above| Some((above.canonicalize().ok()?, path.strip_prefix(above).ok()?)))
+        .map_or_else(|| path.to_owned(), |(real, rest)| real.join(rest).components().collect())
+}
+
+/// By the clock that people read.
+fn minute_of_week() -> u16 {
+    let now = jiff::Zoned::now();
+    let day = u16::try_from(now.weekday().to_monday_zero_offset()).unwrap_or(0);
+    let part = |number: i8| u16::try_from(number).unwrap_or(0);
+    day * 24 * 60 + part(now.hour()) * 60 + part(now.minute())
+}
+
+impl RawReplica {
+    /// Reads its table.
+    pub fn read(origin: Origin, mut table: Table<'_>, problems: &mut Vec<Problem>) -> Self {
+        let raw = RawReplica {
+            origin,
+            url: table.string("url", problems),
+            roots: table.strings("roots", problems),
+            layout: table.parsed("layout", problems, LayoutKind::parse),
+            source_prefix: table.string("source_prefix", problems),
+            target_prefix: table.string("target_prefix", problems),
+            source_filter: table.string("source_filter", problems),
+            source_exclude: table.string("source_exclude", problems),
+            include: table.strings("include", problems),
+            exclude: table.strings("exclude", problems),
+            filter: table.strings("filter", problems),
+            filter_from: table.string("filter_from", problems).map(|path| path.map(PathBuf::from)),
+            on_delete: table.parsed("on_delete", problems, parse_on_delete),
+            delete_delay: table.duration("delete_delay", problems),
+            max_delete: table.parsed("max_delete", problems, parse_percent),
+            may_empty: table.boolean("may_empty", problems),
+            trash_keep: table.duration("trash_keep", problems),
+            transfers: table.count("transfers", problems),
+            bwlimit: table.parsed("bwlimit", problems, Timetable::parse),
+        };
+        // People say of a directory that it is local; what else would it be.
+        table.boolean("local", problems);
+        table.finish(&[], problems);
+        raw
+    }
+
+    /// With its defaults; `None` if it has no place.
+    pub(super) fn validate(self, name: &str, take: &mut Taker<'_>, problems: &mut Vec<Problem>) -> Option<ReplicaSpec> {
+        let key = |key: &str| format!("replicas.{name}.{key}");
+        let is_place = name.starts_with('/') || name.contains("://");
+        let (text, origin) = match &self.url {
+            Some(url) => (url.value.clone(), url.origin.clone()),
+            None if is_place => (name.to_owned(), self.origin.clone()),
+            None => {
+                let problem = Problem::new(self.origin, format!("replica `{name}` has no url"));
+                problems.push(problem.hint(format!("add to [replicas.{name}]: url = \"/…\"")));
+                return None;
+            }
+        };
+        if !text.contains("://") && !text.starts_with('/') {
+            problems
+                .push(Problem::new(origin, format!("the url of replica `{name}` must be a URL or an absolute path")));
+            return None;
+        }
+        let url = match TargetUrl::parse(OsStr::new(&text), Path::new("/")) {
+            Ok(url) => url,
+            Err(error) => {
+                problems.push(Problem::new(origin, format!("replica `{name}`: {error}")));
+                return None;
+            }
+        };
+        let mut spec = ReplicaSpec::new(name.to_owned(), url);
+        take.or(&key("url"), self.url, String::new());
+        spec.roots = take.or(&key("roots"), self.roots, Vec::new());
+        spec.layout = take.or(&key("layout"), self.layout, spec.layout);
+        for prefix in [&self.source_prefix, &self.target_prefix].into_iter().flatten() {
+            if spec.layout == LayoutKind::Hosts {
+                let problem = Problem::new(prefix.origin.clone(), format!("replica `{name}`: a prefix has no effect"));
+                problems.push(problem.hint("add: layout = \"mirror\""));
+            }
+        }
+        spec.source_prefix = take.or(&key("source_prefix"), self.source_prefix, String::new()).into();
+        spec.target_prefix = take.or(&key("target_prefix"), self.target_prefix, String::new()).into();
+        spec.filter.source_filter.extend(take.or(
+            &key("source_filter"),
+            self.source_filter.map(|text| text.map(Some)),
+            None,
+        ));
+        spec.filter.source_exclude.extend(take.or(
+            &key("source_exclude"),
+            self.source_exclude.map(|text| text.map(Some)),
+            None,
+        ));
+        let include = take.or(&key("include"), self.include, Vec::new());
+        let exclude = take.or(&key("exclude"), self.exclude, Vec::new());
+        let mut rules = take.or(&key("filter"), self.filter, Vec::new());
+        if let Some(from) = self.filter_from {
+            match read_rules(&from.value) {
+                Ok(lines) => rules.extend(lines),
+                Err(error) => problems.push(Problem::new(from.origin, error)),
+            }
+        }
+        spec.filter.add_rules(&include, &exclude, &rules);
+        spec.on_delete = take.or(&key("on_delete"), self.on_delete, spec.on_delete);
+        spec.delete_delay = take.or(&key("delete_delay"), self.delete_delay, spec.delete_delay);
+        spec.limits.delete_percent_max = take.or(&key("max_delete"), self.max_delete, spec.limits.delete_percent_max);
+        spec.limits.may_empty = take.or(&key("may_empty"), self.may_empty, false);
+        spec.trash_keep = take.or(&key("trash_keep"), self.trash_keep, spec.trash_keep);
+        let origin = self.transfers.as_ref().map(|transfers| transfers.origin.clone());
+        spec.transfers = take.or(&key("transfers"), self.transfers.map(|count| count.map(Some)), None);
+        if let (Some(transfers), Some(origin)) = (spec.transfers, origin)
+            && !(1..=TRANSFERS_MAX).contains(&transfers)
+        {
+            problems.push(Problem::new(origin, format!("`transfers` must be from 1 to {TRANSFERS_MAX}")));
+        }
+        spec.bwlimit = take.or(&key("bwlimit"), self.bwlimit.map(|table| table.map(Some)), None);
+        Some(spec)
+    }
+}
+
+/// The lines of a file of rules.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn read_rules(path: &Path) -> Result<Vec<String>, String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+        Err(error) => Err(format!("cannot read the rules in {}: {error}", path.display())),
+    }
+}
+
+/// What needs more than one replica, or the roots.
+pub fn check(specs: &[ReplicaSpec], roots: &[RootSettings], origins: &Origins, problems: &mut Vec<Problem>) {
+    let mut wrong = |spec: &ReplicaSpec, key: &str, message: String, hint: Option<String>| {
+        let origin = |key: &str| origins.get(&format!("replicas.{}.{key}", spec.name)).cloned();
+        let origin = origin(key).or_else(|| origin("url")).unwrap_or(Origin::Default);
+        problems.push(Problem { origin, message, hint });
+    };
+    for (index, spec) in specs.iter().enumerate() {
+        let name = &spec.name;
+        for root in &spec.roots {
+            if roots.iter().all(|known| known.name != *root) {
+                let hint = nearest(root, roots.iter().map(|root| root.name.as_str()));
+                let hint = hint.map(|known| format!("did you mean `{known}`?"));
+                wrong(spec, "roots", format!("replica `{name}`: there is no root `{root}`"), hint);
+            }
+        }
+        if let Err((message, hint)) = spec.check_roots(roots) {
+            wrong(spec, "url", format!("replica `{name}`: {message}"), Some(hint.to_owned()));
+        }
+        if let Err(error) = spec.for_engine(roots, "host").check() {
+            let key = match &error {
+                engine::SettingsError::Filter(_) => "source_filter",
+                _ => "source_prefix",
+            };
+            wrong(spec, key, format!("replica `{name}`: {error}"), None);
+        }
+        let is_same = |other: &&ReplicaSpec| {
+            spec.url.overlaps(&other.url)
+                || matches!((spec.url.local_dir(), other.url.local_dir()), (Some(one), Some(other))
+                    if real(one).starts_with(real(other)) || real(other).starts_with(real(one)))
+        };
+        if let Some(other) = specs[..index].iter().find(is_same) {
+            let message =
+                format!("replicas `{}` and `{name}` lie in one another: {} and {}", other.name, other.url, spec.url);
+            wrong(spec, "url", message, Some("give each a directory of its own".to_owned()));
+        }
+    }
+}
+
+/// A name for a replica that was given as a URL or path: its last component, made fit for a file's name.
+#[must_use]
+pub fn name_for(url: &TargetUrl) -> String {
+    let text = url.to_string();
+    let last = text.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let fit: String =
+        last.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let fit = fit.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned();
+    if fit.is_empty() { "replica".to_owned() } else { fit }
+}
