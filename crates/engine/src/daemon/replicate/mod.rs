@@ -33,6 +33,7 @@ use crate::model::{Body, GapReason, Record, RelPath, Replica, ReplicaName, RootN
 use crate::sync::copy::Source;
 use crate::sync::filter::Filter;
 use crate::sync::layout::{Layout, Placement};
+use crate::sync::plan::Seen;
 use crate::target::{Claim, Session, TRASH, TargetError};
 
 pub use meter::{Meter, Phase, Reading};
@@ -129,6 +130,8 @@ pub(super) struct Keeper {
     asked: Vec<Asked>,
     /// The name under which each file with several names is copied in this pass or round: the others are linked to it.
     leaders: HashMap<(usize, i64), (RelPath, Seq)>,
+    /// What a listing showed for originals that were not complete then: it may fit when they are.
+    unclaimed: HashMap<(usize, RelPath), Seen>,
     /// The last record that has to be applied before the inventory tells what was done.
     own: Seq,
 }
@@ -189,6 +192,7 @@ impl Keeper {
             expiry: Expiry::new(settings.trash_keep, around.last_at),
             asked: Vec::new(),
             leaders: HashMap::new(),
+            unclaimed: HashMap::new(),
             own: Seq::ZERO,
             settings,
             around,

@@ -18,6 +18,8 @@ use crate::target::{Found, TargetError};
 
 /// Failures from before that are looked through.
 const FAILURES_MAX: usize = 100_000;
+/// Found things that are remembered until their originals are complete; what is beyond is copied again.
+const UNCLAIMED_MAX: usize = 100_000;
 /// Found things that may wait for the merge.
 const FOUND_MAX: usize = 4_096;
 /// Bytes that are copied before they are published.
@@ -137,6 +139,12 @@ impl Keeper {
                         continue;
                     }
                     let mut what = need(side.original.as_ref(), side.held.as_ref(), seen, step_ns);
+                    if what == Need::Wait
+                        && let (Some(seen), None) = (&side.seen, &side.held)
+                        && self.unclaimed.len() < UNCLAIMED_MAX
+                    {
+                        self.unclaimed.insert((root, path.clone()), seen.clone());
+                    }
                     // While a directory above was on its way its attributes may have been out of reach.
                     let is_dir = side.original.as_ref().is_some_and(|original| original.kind == FileType::Dir);
                     if was_moved && is_dir && what == Need::Nothing {

@@ -154,7 +154,12 @@ impl Keeper {
             self.let_go(work, root, &path)?;
             return Ok(None);
         }
-        let what = need(original.as_ref(), copy.as_ref(), None, 1);
+        let unclaimed = if self.unclaimed.is_empty() { None } else { self.unclaimed.get(&(root, path.clone())) };
+        let step_ns = self.settings.target.nature().mtime_step_ns;
+        let what = need(original.as_ref(), copy.as_ref(), unclaimed.map(Some), step_ns);
+        if what != Need::Wait && unclaimed.is_some() {
+            self.unclaimed.remove(&(root, path.clone()));
+        }
         if matches!(what, Need::Nothing | Need::Withdraw | Need::Wait) {
             self.let_go(work, root, &path)?;
         }
