@@ -97,6 +97,14 @@ impl Pair {
         assert_eq!(staged, 0, "nothing is left staged");
     }
 
+    /// The journal's records, as JSON.
+    pub fn records(&self) -> Vec<serde_json::Value> {
+        let mut command = Command::new(super::program());
+        command.args(["journal", "cat", "--json", "--state-dir"]).arg(self.state());
+        let output = command.env_clear().env("HOME", self.dir.path()).output().unwrap();
+        super::lines_of_json(&output.stdout)
+    }
+
     /// Every path in the trash, below its day.
     pub fn trash(&self) -> Vec<PathBuf> {
         let trash = self.target().join(".keepwatch-trash");

@@ -298,9 +298,19 @@ const SAME_NAMES_MAX: u32 = 10_000;
 
 /// A path with `~N` behind it.
 fn numbered(path: &RelPath, number: u32) -> RelPath {
-    let bytes = [path.as_bytes(), format!("~{number}").as_bytes()].concat();
-    RelPath::new(bytes).unwrap_or_else(|_| path.clone())
+    let Some((above, name)) = path.split() else { return path.clone() };
+    RelPath::new(above).unwrap_or_default().join(&numbered_name(name, number))
 }
+
+/// A name with `~N` behind it, cut so that it stays a name.
+fn numbered_name(name: &[u8], number: u32) -> Vec<u8> {
+    let end = format!("~{number}");
+    let length = name.len().min(NUMBERED_NAME_MAX.saturating_sub(end.len()));
+    [&name[..length], end.as_bytes()].concat()
+}
+
+/// The longest name that nearly every file system takes.
+const NUMBERED_NAME_MAX: usize = 255;
 
 /// A path for people.
 pub(crate) fn shown(path: &RelPath) -> String {

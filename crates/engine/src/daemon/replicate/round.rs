@@ -290,13 +290,13 @@ impl Keeper {
             let key = copy_key(path, kind);
             let Some(row) = self.view.copy_at(work.replica, work.dirs[root], &key)? else { continue };
             let lives_elsewhere = kind == FileType::Dir && self.view.is_live_dir(work.dirs[root], row.file_id)?;
-            let Some((above, name)) = path.split() else { continue };
+            let Some((above, _)) = path.split() else { continue };
             if !lives_elsewhere {
                 self.clear(work, root, path, row.kind)?;
                 continue;
             }
-            let name = [name, format!(".keepwatch-parked-{}", row.file_id.0).as_bytes()].concat();
-            let parked = RelPath::new(above).unwrap_or_default().join(&name);
+            let name = format!(".keepwatch-parked-{}", row.file_id.0);
+            let parked = RelPath::new(above).unwrap_or_default().join(name.as_bytes());
             let copy = held(&row);
             let original = Original {
                 file: copy.file,

@@ -16,7 +16,9 @@ use rustix::io::Errno;
 use super::LocalTarget;
 use crate::beneath::open_beneath;
 use crate::model::{FileType, RelPath};
-use crate::target::{Content, Found, Meta, Result, STAGING, Session, Staged, TargetError, is_own, shown};
+use crate::target::{
+    Content, Found, Meta, Result, STAGING, Session, Staged, TargetError, is_own, numbered_name, shown,
+};
 
 /// Directories whose descriptors are held; beyond, all are closed and opened again.
 const DIRS_MAX: usize = 256;
@@ -193,13 +195,17 @@ impl LocalSession {
         for attempt in 1_u32.. {
             let to = match attempt {
                 1 => to_name.to_owned(),
-                _ => OsStr::from_bytes(&[to_name.as_bytes(), format!("~{attempt}").as_bytes()].concat()).to_owned(),
+                _ => OsStr::from_bytes(&numbered_name(to_name.as_bytes(), attempt)).to_owned(),
             };
             match rustix::fs::linkat(dir, name, &*to_dir, &*to, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => return Ok(()),
                 Err(Errno::EXIST) => {}
-                // No second names here: the old one goes first.
+                // No second names here: the old one goes first. A directory may hold what is not ours.
                 Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => {
+                    let found = look_at(dir.as_fd(), name).map_err(io("look at", path))?;
+                    if found.is_some_and(|found| found.kind == FileType::Dir) {
+                        return Err(of_errno("replace", path, Errno::ISDIR));
+                    }
                     return rustix::fs::renameat(dir, name, &*to_dir, &*to).map_err(io("keep the old", path));
                 }
                 Err(error) => return Err(of_errno("keep the old", path, error)),
