@@ -10,6 +10,7 @@ import index
 import inventory
 import journal
 import latency
+import mirror
 import reconcile
 import scan
 import storm
@@ -18,6 +19,7 @@ import storm
 COMPARISONS = {
     "scan": scan,
     "reconcile": reconcile,
+    "mirror": mirror,
     "storm": storm,
     "latency": latency,
     "journal": journal,
