@@ -12,6 +12,7 @@ import journal
 import latency
 import mirror
 import reconcile
+import s3
 import scan
 import storm
 
@@ -25,6 +26,7 @@ COMPARISONS = {
     "journal": journal,
     "inventory": inventory,
     "index": index,
+    "s3": s3,
     "idle": idle,
 }
 

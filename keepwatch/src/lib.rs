@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod args;
+mod aws;
 mod cli;
 mod config;
 mod control;

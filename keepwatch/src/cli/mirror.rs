@@ -17,6 +17,7 @@ use keepwatch_engine::target::{TargetUrl, Timetable, UrlError};
 use keepwatch_engine::watch::lease::block_sigio;
 
 use super::Context;
+use crate::aws;
 use crate::config::replicas::{LayoutKind, ReplicaSpec, SpecLimits, parse_on_delete, parse_percent, read_rules};
 use crate::config::{Settings, load_files};
 use crate::engine;
@@ -37,7 +38,7 @@ Examples:
   keepwatch mirror /srv/records /mnt/backup
   keepwatch mirror --once --source-prefix=/home/u/mystuff/ /home/u/mystuff /mnt/backup")]
 pub struct Args {
-    /// The directories to copy, then the target: a directory, or file:///DIRECTORY
+    /// The directories to copy, then the target: a directory, file:///DIRECTORY, or s3://BUCKET/PREFIX
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "TARGET"])]
     pub places: Vec<OsString>,
     /// End when all is copied
@@ -73,6 +74,18 @@ pub struct Args {
     /// Bytes a second, such as 10M, or a table: "08:00,20M 19:00,off"
     #[arg(long, value_name = "RATE")]
     pub bwlimit: Option<String>,
+    /// URL of an S3 store that is not AWS
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Region of the S3 bucket
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
+    /// Profile of ~/.aws that has the credentials for S3
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// File of credentials for S3, in place of ~/.aws/credentials
+    #[arg(long, value_name = "FILE")]
+    pub credentials_file: Option<PathBuf>,
     /// What happens to a copy whose original is gone
     #[arg(long, value_name = "WHAT", default_value = "trash", value_parser = ["trash", "keep", "delete"])]
     pub on_delete: String,
@@ -106,7 +119,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let (sources, target) = places(args, context)?;
     let overrides = context.globals.overrides(&sources);
     let mut settings = load_files(Vec::new(), &context.environment, &overrides)?.settings;
-    let spec = spec(args, target)?;
+    let spec = spec(args, target, context)?;
     if let Err((message, hint)) = spec.check_roots(&settings.roots) {
         return Err(CommandError::usage(message).hint(hint));
     }
@@ -119,6 +132,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         let mut parts: Vec<&[u8]> = settings.roots.iter().map(|root| root.path.as_os_str().as_bytes()).collect();
         let place = spec.url.to_bytes();
         parts.push(place.as_bytes());
+        parts.extend(spec.aws.asked.endpoint.as_deref().map(str::as_bytes));
         let all = settings.state_dir.join("mirror");
         settings.state_dir = all.join(state_name(&parts));
         if !context.globals.dry_run {
@@ -162,7 +176,7 @@ fn owner(dir: &Path) -> Result<String, CommandError> {
 }
 
 /// What the flags say.
-fn spec(args: &Args, target: TargetUrl) -> Result<ReplicaSpec, CommandError> {
+fn spec(args: &Args, target: TargetUrl, context: &Context) -> Result<ReplicaSpec, CommandError> {
     let duration = |text: &str| units::parse_duration(text).map_err(|error| CommandError::usage(error.to_string()));
     let mut spec = ReplicaSpec::new(target.to_string(), target);
     spec.layout = LayoutKind::Mirror;
@@ -186,7 +200,22 @@ fn spec(args: &Args, target: TargetUrl) -> Result<ReplicaSpec, CommandError> {
     spec.transfers = args.transfers.map(u64::from);
     let table = args.bwlimit.as_deref().map(Timetable::parse).transpose();
     spec.bwlimit = table.map_err(|error| CommandError::usage(error.to_string()))?;
+    if let TargetUrl::S3(_) = spec.url {
+        spec.aws = aws_source(args, context);
+        // What is wrong with it is told before anything begins.
+        spec.aws.access()?;
+    }
     Ok(spec)
+}
+
+fn aws_source(args: &Args, context: &Context) -> aws::Source {
+    let asked = aws::Asked {
+        endpoint: args.endpoint.clone(),
+        region: args.region.clone(),
+        profile: args.profile.clone(),
+        credentials_file: args.credentials_file.as_ref().map(|file| context.environment.current_dir.join(file)),
+    };
+    aws::Source { asked, variables: context.environment.aws.clone(), home: context.environment.home.clone() }
 }
 
 fn mirror(settings: &Settings, replica: ReplicaSettings, context: &Context) -> Result<Outcome, CommandError> {

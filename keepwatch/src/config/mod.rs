@@ -74,7 +74,11 @@ pub fn load_files(
     }
     raw.read_environment(&environment.vars, &mut problems);
     raw.read_flags(overrides, &mut problems);
-    let (settings, origins) = settings::validate(raw, environment, &mut problems);
+    let (mut settings, origins) = settings::validate(raw, environment, &mut problems);
+    for replica in &mut settings.replicas {
+        replica.aws.variables.clone_from(&environment.aws);
+        replica.aws.home.clone_from(&environment.home);
+    }
     match problem::into_error(problems) {
         Some(error) => Err(error),
         None => Ok(Loaded { settings, origins, files }),

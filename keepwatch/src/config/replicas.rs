@@ -11,11 +11,12 @@ use keepwatch_engine::model::{ReplicaName, RootName};
 use keepwatch_engine::sync::filter::FilterText;
 use keepwatch_engine::sync::guards::Limits;
 use keepwatch_engine::sync::layout::Layout;
-use keepwatch_engine::target::{TargetUrl, Throttled, Timetable};
+use keepwatch_engine::target::{Access, TargetUrl, Throttled, Timetable};
 
 use super::problem::{Origin, Problem, Sourced};
 use super::reader::{Table, nearest};
 use super::settings::{Origins, RootSettings, Taker};
+use crate::aws;
 
 /// Deletes wait for so long.
 const DELETE_DELAY: Duration = Duration::from_secs(60);
@@ -47,6 +48,10 @@ pub struct RawReplica {
     trash_keep: Option<Sourced<Duration>>,
     transfers: Option<Sourced<u64>>,
     bwlimit: Option<Sourced<Timetable>>,
+    endpoint: Option<Sourced<String>>,
+    region: Option<Sourced<String>>,
+    profile: Option<Sourced<String>>,
+    credentials_file: Option<Sourced<PathBuf>>,
 }
 
 /// Where originals go.
@@ -128,6 +133,8 @@ pub struct ReplicaSpec {
     pub transfers: Option<u64>,
     /// How fast; `None`: as fast as it goes.
     pub bwlimit: Option<Timetable>,
+    /// How S3 is reached.
+    pub aws: aws::Source,
 }
 
 /// What deletes are held to.
@@ -160,6 +167,7 @@ impl ReplicaSpec {
             trash_keep: TRASH_KEEP,
             transfers: None,
             bwlimit: None,
+            aws: aws::Source::default(),
         }
     }
 
@@ -183,9 +191,10 @@ impl ReplicaSpec {
     /// What the engine is told.
     #[must_use]
     pub fn for_engine(&self, roots: &[RootSettings], host: &str) -> engine::ReplicaSettings {
+        let target = self.url.target(&Access { s3: self.aws.for_engine() });
         let target = match &self.bwlimit {
-            Some(table) => Arc::new(Throttled::new(self.url.target(), table.clone(), minute_of_week)),
-            None => self.url.target(),
+            Some(table) => Arc::new(Throttled::new(target, table.clone(), minute_of_week)),
+            None => target,
         };
         let SpecLimits { delete_percent_max, may_empty, allow_deletes } = self.limits;
         let transfers = self.transfers.and_then(|transfers| usize::try_from(transfers).ok());
@@ -264,6 +273,10 @@ impl RawReplica {
             trash_keep: table.duration("trash_keep", problems),
             transfers: table.count("transfers", problems),
             bwlimit: table.parsed("bwlimit", problems, Timetable::parse),
+            endpoint: table.string("endpoint", problems),
+            region: table.string("region", problems),
+            profile: table.string("profile", problems),
+            credentials_file: table.string("credentials_file", problems).map(|path| path.map(PathBuf::from)),
         };
         // People say of a directory that it is local; what else would it be.
         table.boolean("local", problems);
@@ -340,6 +353,12 @@ impl RawReplica {
         {
             problems.push(Problem::new(origin, format!("`transfers` must be from 1 to {TRANSFERS_MAX}")));
         }
+        spec.aws.asked = aws::Asked {
+            endpoint: take.or(&key("endpoint"), self.endpoint.map(|text| text.map(Some)), None),
+            region: take.or(&key("region"), self.region.map(|text| text.map(Some)), None),
+            profile: take.or(&key("profile"), self.profile.map(|text| text.map(Some)), None),
+            credentials_file: take.or(&key("credentials_file"), self.credentials_file.map(|file| file.map(Some)), None),
+        };
         spec.bwlimit = take.or(&key("bwlimit"), self.bwlimit.map(|table| table.map(Some)), None);
         Some(spec)
     }

@@ -119,6 +119,13 @@ impl Lister<'_> {
         if let Some(table) = &replica.bwlimit {
             self.add(&section, "bwlimit", table.to_string());
         }
+        let asked = &replica.aws.asked;
+        for (key, text) in [("endpoint", &asked.endpoint), ("region", &asked.region), ("profile", &asked.profile)] {
+            text.iter().for_each(|text| self.add(&section, key, text.as_str()));
+        }
+        if let Some(file) = &asked.credentials_file {
+            self.add(&section, "credentials_file", file.to_string_lossy().as_ref());
+        }
         let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if !replica.name.chars().all(is_bare) {
             let section = format!("replicas.{}", quoted(&replica.name));

@@ -12,6 +12,8 @@ use crate::error::CommandError;
 pub struct Environment {
     /// `KEEPWATCH_*` variables.
     pub vars: BTreeMap<String, OsString>,
+    /// `AWS_*` variables.
+    pub aws: crate::aws::Variables,
     /// `HOME`.
     pub home: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`.
@@ -37,8 +39,11 @@ impl Environment {
             let name = name.into_string().ok()?;
             name.starts_with(PREFIX).then_some((name, value))
         });
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let aws = std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("AWS_"));
         Environment {
             vars: vars.collect(),
+            aws: aws.collect(),
             home: absolute("HOME"),
             config_home: absolute("XDG_CONFIG_HOME"),
             state_home: absolute("XDG_STATE_HOME"),

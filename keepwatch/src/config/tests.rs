@@ -106,8 +106,15 @@ fn the_example_changes_nothing_and_its_comments_are_true() {
     let root = RootSettings { ignore: vec![], unfinished: vec![], ..example.roots[0].clone() };
     assert_eq!(root, plain.roots[0]);
     let plain = settings("[roots.records]\npath = \"/srv/records\"\n[replicas.backup]\nurl = \"/mnt/backup\"");
-    let replica =
-        ReplicaSpec { roots: vec![], filter: FilterText::default(), bwlimit: None, ..example.replicas[0].clone() };
+    let asked = &example.replicas[0].aws.asked;
+    assert!(asked.endpoint.is_some() && asked.region.is_some() && asked.profile.is_some(), "{asked:?}");
+    let replica = ReplicaSpec {
+        roots: vec![],
+        filter: FilterText::default(),
+        bwlimit: None,
+        aws: plain.replicas[0].aws.clone(),
+        ..example.replicas[0].clone()
+    };
     assert_eq!(replica, ReplicaSpec { transfers: Some(16), ..plain.replicas[0].clone() });
 }
 

@@ -3,7 +3,10 @@
 
 use std::ops::ControlFlow;
 
+use keepwatch_s3_server::Server;
+
 use super::memory::MemoryTarget;
+use super::s3::testing::bucket;
 use super::{Claim, Content, LocalTarget, Meta, Session, Target, TargetError, set_aside};
 use crate::model::{FileType, RelPath};
 
@@ -58,15 +61,16 @@ fn keys(session: &dyn Session, below: &RelPath) -> Vec<Vec<u8>> {
 /// All of it, on an empty target.
 fn conforms(target: &dyn Target) {
     let (session, identity) = target.open(&claim("one", None)).unwrap();
-    let session = &*session;
+    let (session, is_filesystem) = (&*session, target.nature().is_filesystem);
     assert_eq!(target.probe(&claim("one", Some(&identity))).unwrap().as_deref(), Some(&*identity));
     assert!(matches!(target.open(&claim("other", None)), Err(TargetError::Owned { .. })));
     assert!(matches!(target.open(&claim("one", Some("another"))), Err(TargetError::Away { .. })));
     assert_eq!(keys(session, &RelPath::ROOT), Vec::<Vec<u8>>::new());
-    put_and_overwrite(session);
+    put_and_overwrite(session, is_filesystem);
     many_at_once(session);
     names_and_order(session);
-    rename_and_remove(session);
+    links_and_attributes(session);
+    rename_and_remove(session, is_filesystem);
     let mut surveyed = 0;
     let mut count = |_: &RelPath, _| {
         surveyed += 1;
@@ -76,7 +80,7 @@ fn conforms(target: &dyn Target) {
     assert_eq!(surveyed, keys(session, &RelPath::ROOT).len());
 }
 
-fn put_and_overwrite(session: &dyn Session) {
+fn put_and_overwrite(session: &dyn Session, is_filesystem: bool) {
     let (file, trash) = (path("p/file"), path(".keepwatch-trash/2026-01-01"));
     put(session, &file, b"first", None);
     assert_eq!(read(session, &file), b"first");
@@ -97,7 +101,8 @@ fn put_and_overwrite(session: &dyn Session) {
     // A file is not put in the place of a directory.
     let content = Content::File { bytes: &mut &b"x"[..], size: 1, is_sparse: false };
     let staged = session.stage(&path("p"), &meta(), content).unwrap();
-    assert!(session.publish(vec![staged], None).pop().unwrap().is_err());
+    let result = session.publish(vec![staged], None).pop().unwrap();
+    assert!(result.is_err() || !is_filesystem);
     assert_eq!(read(session, &file), b"second");
 }
 
@@ -144,7 +149,21 @@ fn names_and_order(session: &dyn Session) {
     assert!(all.contains(&b"n/dir/".to_vec()) && !all.iter().any(|key| key.starts_with(b".keepwatch")));
 }
 
-fn rename_and_remove(session: &dyn Session) {
+fn links_and_attributes(session: &dyn Session) {
+    let (link, to) = (path("l/link"), b"../some/where \xff".as_slice());
+    let staged = session.stage(&link, &meta(), Content::Symlink(to)).unwrap();
+    session.publish(vec![staged], None).pop().unwrap().unwrap();
+    let found = session.look(&link).unwrap().unwrap();
+    assert_eq!((found.kind, found.target.as_deref()), (FileType::Symlink, Some(to)));
+    put(session, &path("l/file"), b"file", None);
+    let later = Meta { mtime_ns: -1_500_000_000, mode: 0o600, ..meta() };
+    session.set_meta(&path("l/file"), FileType::File, &later).unwrap();
+    assert_eq!(session.look(&path("l/file")).unwrap().unwrap().mtime_ns, later.mtime_ns);
+    assert_eq!(read(session, &path("l/file")), b"file");
+    assert_eq!(keys(session, &path("l")), [&b"l/file"[..], b"l/link"]);
+}
+
+fn rename_and_remove(session: &dyn Session, is_filesystem: bool) {
     let refused = |result: super::Result<()>| matches!(result, Err(TargetError::Refused { .. }));
     session.rename(&path("n/dir"), &path("r/s/dir")).unwrap();
     assert_eq!(read(session, &path("r/s/dir/x")), b"x");
@@ -152,7 +171,8 @@ fn rename_and_remove(session: &dyn Session) {
     assert!(session.rename(&path("n/never"), &path("n/more")).is_err());
     assert!(refused(session.remove(&path("r/s/dir")).map(|_| ())), "a directory that holds something stays");
     assert!(session.remove(&path("r/s/dir/x")).unwrap());
-    assert!(session.remove(&path("r/s/dir")).unwrap());
+    // Where there are only objects, a directory goes with the last of them.
+    assert_eq!(session.remove(&path("r/s/dir")).unwrap(), is_filesystem);
     assert!(!session.remove(&path("r/s/dir")).unwrap());
     let trash = path(".keepwatch-trash/day");
     for _ in 0..2 {
@@ -172,6 +192,14 @@ fn rename_and_remove(session: &dyn Session) {
 fn a_directory_conforms() {
     let dir = tempfile::tempdir().unwrap();
     conforms(&LocalTarget::new(dir.path()));
+}
+
+#[test]
+fn a_bucket_conforms() {
+    for prefix in ["", "some/where"] {
+        let server = Server::start("bucket").unwrap();
+        conforms(&bucket(&server, prefix, super::Patience::default()));
+    }
 }
 
 #[test]

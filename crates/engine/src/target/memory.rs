@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Claim, Content, Found, Meta, Nature, Result, Session, Staged, Target, TargetError, is_own, shown};
-use crate::model::{FileType, RelPath};
+use crate::model::{FileType, Proof, RelPath};
 
 #[derive(Clone, Debug)]
 struct Node {
@@ -79,7 +79,7 @@ impl State {
 
 impl Target for MemoryTarget {
     fn nature(&self) -> Nature {
-        Nature { mtime_step_ns: 1, name_max: 255, is_filesystem: true, batch_max: 8 }
+        Nature { mtime_step_ns: 1, name_max: 255, is_filesystem: true, batch_max: 8, proof: Proof::Written }
     }
 
     fn open(&self, claim: &Claim) -> Result<(Box<dyn Session>, String)> {

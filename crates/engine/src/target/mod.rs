@@ -6,6 +6,7 @@
 //! may upload while others are read. What was staged and not published leaves nothing behind.
 
 mod local;
+mod s3;
 
 #[cfg(test)]
 mod conformance;
@@ -18,10 +19,11 @@ use std::io::{self, Read};
 use std::ops::ControlFlow;
 
 pub use local::LocalTarget;
+pub use s3::{Credentials, Patience, S3Access, S3Place, S3Source, S3Target};
 pub use throttle::{BadTimetable, MinuteOfWeek, Throttled, Timetable};
-pub use url::{TargetUrl, UrlError};
+pub use url::{Access, TargetUrl, UrlError};
 
-use crate::model::{FileType, RelPath};
+use crate::model::{FileType, Proof, RelPath};
 
 /// The name of the mark at a target's top, by which it is told from another place.
 pub const MARK: &[u8] = b".keepwatch-replica.json";
@@ -47,6 +49,8 @@ pub struct Nature {
     pub is_filesystem: bool,
     /// Objects that are best published together.
     pub batch_max: usize,
+    /// How far a file's copy is proved when it is published.
+    pub proof: Proof,
 }
 
 /// Who owns a target, and whether it is the one that is expected.

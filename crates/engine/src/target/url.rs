@@ -6,16 +6,25 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{LocalTarget, Target};
+use super::{LocalTarget, S3Place, S3Source, S3Target, Target};
 
 /// The kinds of targets, as a person writes them.
-const KINDS: &str = "a directory: /PATH or file:///PATH";
+const KINDS: &str = "a directory: /PATH or file:///PATH, or a bucket: s3://BUCKET/PREFIX";
 
 /// Where a target is. Printing it shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetUrl {
     /// A directory of this machine, absolute.
     Local(PathBuf),
+    /// A bucket of S3, or what begins with a prefix in one.
+    S3(S3Place),
+}
+
+/// What targets take besides their URLs.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Who says how S3 is reached.
+    pub s3: S3Source,
 }
 
 /// What cannot be a target. Nothing of it is a secret.
@@ -48,15 +57,20 @@ impl TargetUrl {
         match scheme {
             b"file" if rest.starts_with(b"/") => Ok(TargetUrl::Local(plain(OsStr::from_bytes(rest), current_dir))),
             b"file" => Err(UrlError::Place { url: text.to_string_lossy().into_owned(), example: "file:///DIRECTORY" }),
+            b"s3" => S3Place::parse(rest).map(TargetUrl::S3).ok_or_else(|| UrlError::Place {
+                url: text.to_string_lossy().into_owned(),
+                example: "s3://BUCKET/PREFIX",
+            }),
             other => Err(UrlError::Scheme { scheme: String::from_utf8_lossy(other).into_owned() }),
         }
     }
 
     /// The target itself. Nothing is looked at yet.
     #[must_use]
-    pub fn target(&self) -> Arc<dyn Target> {
+    pub fn target(&self, access: &Access) -> Arc<dyn Target> {
         match self {
             TargetUrl::Local(dir) => Arc::new(LocalTarget::new(dir)),
+            TargetUrl::S3(place) => Arc::new(S3Target::new(place, &access.s3)),
         }
     }
 
@@ -65,6 +79,7 @@ impl TargetUrl {
     pub fn local_dir(&self) -> Option<&Path> {
         match self {
             TargetUrl::Local(dir) => Some(dir),
+            TargetUrl::S3(_) => None,
         }
     }
 
@@ -73,6 +88,7 @@ impl TargetUrl {
     pub fn transfers(&self) -> usize {
         match self {
             TargetUrl::Local(_) => 16,
+            TargetUrl::S3(_) => 100,
         }
     }
 
@@ -81,6 +97,8 @@ impl TargetUrl {
     pub fn overlaps(&self, other: &TargetUrl) -> bool {
         match (self, other) {
             (TargetUrl::Local(one), TargetUrl::Local(other)) => one.starts_with(other) || other.starts_with(one),
+            (TargetUrl::S3(one), TargetUrl::S3(other)) => one.overlaps(other),
+            (TargetUrl::Local(_), TargetUrl::S3(_)) | (TargetUrl::S3(_), TargetUrl::Local(_)) => false,
         }
     }
 
@@ -89,6 +107,7 @@ impl TargetUrl {
     pub fn to_bytes(&self) -> OsString {
         match self {
             TargetUrl::Local(dir) => dir.clone().into_os_string(),
+            TargetUrl::S3(place) => place.to_string().into(),
         }
     }
 }
@@ -97,6 +116,7 @@ impl fmt::Display for TargetUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TargetUrl::Local(dir) => dir.display().fmt(f),
+            TargetUrl::S3(place) => place.fmt(f),
         }
     }
 }
@@ -134,9 +154,26 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_has_a_prefix_or_none() {
+        let shown = |text: &str| parse(text).map(|url| url.to_string());
+        assert_eq!(shown("s3://bucket/a//b/"), Err(wrong("s3://bucket/a//b/")));
+        assert_eq!(shown("s3://bucket/a/b/"), Ok("s3://bucket/a/b".to_owned()));
+        assert_eq!(shown("s3://bucket"), Ok("s3://bucket".to_owned()));
+        for text in ["s3://", "s3:///a", "s3://b/../c"] {
+            assert_eq!(parse(text), Err(wrong(text)));
+        }
+    }
+
+    fn wrong(url: &str) -> UrlError {
+        UrlError::Place { url: url.to_owned(), example: "s3://BUCKET/PREFIX" }
+    }
+
+    #[test]
     fn places_that_lie_in_one_another_overlap() {
         let overlap = |one: &str, other: &str| parse(one).unwrap().overlaps(&parse(other).unwrap());
         assert!(overlap("/a/b", "/a") && overlap("/a", "/a/b") && overlap("/a", "file:///a"));
         assert!(!overlap("/a/b", "/a/bc"));
+        assert!(overlap("s3://b/p", "s3://b/p/q/") && overlap("s3://b", "s3://b/p"));
+        assert!(!overlap("s3://b/p", "s3://c/p") && !overlap("s3://b/p", "s3://b/pq") && !overlap("s3://b/p", "/b/p"));
     }
 }

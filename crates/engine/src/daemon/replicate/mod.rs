@@ -29,7 +29,7 @@ use keepwatch_journal::{Disk, ReadError, Reader, Tail};
 use crate::daemon::progress::Progress;
 use crate::daemon::service::Command;
 use crate::inventory::{DirId, InventoryError, ReplicaRow, View};
-use crate::model::{Body, GapReason, Record, RelPath, Replica, ReplicaName, RootName, Seq, Timestamp};
+use crate::model::{Body, GapReason, Proof, Record, RelPath, Replica, ReplicaName, RootName, Seq, Timestamp};
 use crate::sync::copy::Source;
 use crate::sync::filter::Filter;
 use crate::sync::layout::{Layout, Placement};
@@ -146,12 +146,13 @@ struct AtWork<'k> {
     roots: &'k [RootAtWork],
     session: &'k dyn Session,
     trash: Option<&'k RelPath>,
+    proof: Proof,
 }
 
 impl<'k> AtWork<'k> {
     /// What does the work.
     fn worker(&self, replica: &'k ReplicaName, transfers: usize) -> Work<'k> {
-        Work { replica, session: self.session, roots: self.roots, trash: self.trash, transfers }
+        Work { replica, session: self.session, roots: self.roots, trash: self.trash, transfers, proof: self.proof }
     }
 }
 
@@ -493,8 +494,15 @@ impl Keeper {
             });
         }
         let trash = trash_of(meter::now()).filter(|_| self.settings.on_delete != OnDelete::Delete);
-        let at_work =
-            AtWork { replica: replica.id, dirs: &dirs, roots: &roots, session: &*session, trash: trash.as_ref() };
+        let proof = self.settings.target.nature().proof;
+        let at_work = AtWork {
+            replica: replica.id,
+            dirs: &dirs,
+            roots: &roots,
+            session: &*session,
+            trash: trash.as_ref(),
+            proof,
+        };
         work(self, &at_work)
     }
 

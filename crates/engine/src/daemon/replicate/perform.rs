@@ -81,6 +81,8 @@ pub(super) struct Work<'w> {
     /// Where overwritten and deleted things go; `None`: nowhere.
     pub(super) trash: Option<&'w RelPath>,
     pub(super) transfers: usize,
+    /// How far a file's copy is proved when the target has taken it.
+    pub(super) proof: Proof,
 }
 
 impl Work<'_> {
@@ -212,7 +214,9 @@ impl Work<'_> {
                     done.copied += 1;
                     done.bytes += job.original.size;
                     self.touch(&job, touched);
-                    done.acts.push(self.copied(&job, None, digest, Proof::Written));
+                    // Of a link there is no hash to prove.
+                    let proof = digest.map_or(Proof::Written, |_| self.proof);
+                    done.acts.push(self.copied(&job, None, digest, proof));
                 }
                 Err(error) => self.note(&job, error, done),
             }

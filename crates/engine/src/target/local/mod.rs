@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Claim, Found, Nature, Result, Session, Target, TargetError};
-use crate::model::RelPath;
+use crate::model::{Proof, RelPath};
 
 /// The longest name that Linux has.
 const NAME_MAX: usize = 255;
@@ -49,7 +49,13 @@ impl LocalTarget {
 
 impl Target for LocalTarget {
     fn nature(&self) -> Nature {
-        Nature { mtime_step_ns: 1, name_max: NAME_MAX, is_filesystem: true, batch_max: BATCH_MAX }
+        Nature {
+            mtime_step_ns: 1,
+            name_max: NAME_MAX,
+            is_filesystem: true,
+            batch_max: BATCH_MAX,
+            proof: Proof::Written,
+        }
     }
 
     fn open(&self, claim: &Claim) -> Result<(Box<dyn Session>, String)> {
