@@ -78,7 +78,7 @@ impl LocalSession {
             top,
             staging,
             tag,
-            next: AtomicU64::new(1),
+            next: AtomicU64::new(first_number()),
             dirs: Mutex::default(),
         })
     }
@@ -390,6 +390,13 @@ impl Session for LocalSession {
 fn tag_of(state: &str) -> String {
     let fit: String = state.chars().filter(char::is_ascii_alphanumeric).take(TAG_MAX).collect();
     format!("{fit}.")
+}
+
+/// Where a session begins to number: no two begin at the same nanosecond, so that one which is thought to be dead, and is not,
+/// never meets what a later one stages.
+fn first_number() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(1)
 }
 
 /// Drops everything in the staging directory that has this tag.
