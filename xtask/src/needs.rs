@@ -27,6 +27,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("sshfs", "sshfs"),
     ("sftp", "openssh-client"),
     ("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
+    ("sshd", "openssh-server"),
     ("openssl", "openssl"),
     (POSTGRES, "postgresql"),
 ];

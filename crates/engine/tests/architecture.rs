@@ -24,7 +24,7 @@ const ENGINE: &[(&str, &[&str])] = &[
 /// Siblings that do the same in different ways, and never use one another.
 const STRANGERS: &[(&str, &[&str])] = &[
     ("crates/engine/src/watch", &["fanotify", "inotify", "poll"]),
-    ("crates/engine/src/target", &["local", "memory", "s3", "throttle"]),
+    ("crates/engine/src/target", &["local", "memory", "s3", "ssh", "throttle"]),
     (
         "keepwatch/src/cli",
         &[
@@ -36,6 +36,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
             "ls",
             "man",
             "mirror",
+            "receive",
             "reconcile",
             "replay",
             "replica",

@@ -38,7 +38,7 @@ Examples:
   keepwatch mirror /srv/records /mnt/backup
   keepwatch mirror --once --source-prefix=/home/u/mystuff/ /home/u/mystuff /mnt/backup")]
 pub struct Args {
-    /// The directories to copy, then the target: a directory, file:///DIRECTORY, or s3://BUCKET/PREFIX
+    /// The directories to copy, then the target: a directory, ssh://HOST/DIRECTORY, or s3://BUCKET/PREFIX
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "TARGET"])]
     pub places: Vec<OsString>,
     /// End when all is copied

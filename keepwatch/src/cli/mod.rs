@@ -10,6 +10,7 @@ pub mod ls;
 pub mod man;
 pub mod mirror;
 pub mod place;
+pub mod receive;
 pub mod reconcile;
 pub mod replay;
 pub mod replica;
@@ -81,6 +82,8 @@ pub enum Command {
     Replica(replica::Args),
     /// List the roots, or accept a replaced disk
     Root(root::Args),
+    /// Take copies in for a Keepwatch on another host: what `ssh` starts on this side
+    Receive(receive::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the manual page, or write all of them
@@ -107,6 +110,7 @@ impl Command {
             Command::Config(args) => config::run(args, context),
             Command::Replica(args) => replica::run(args, context),
             Command::Root(args) => root::run(args, context),
+            Command::Receive(args) => receive::run(args, context),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),
         }

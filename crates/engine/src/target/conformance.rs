@@ -10,11 +10,11 @@ use super::s3::testing::bucket;
 use super::{Claim, Content, LocalTarget, Meta, Session, Target, TargetError, set_aside};
 use crate::model::{FileType, RelPath};
 
-fn path(text: impl AsRef<[u8]>) -> RelPath {
+pub(super) fn path(text: impl AsRef<[u8]>) -> RelPath {
     RelPath::new(text.as_ref()).unwrap()
 }
 
-fn claim(owner: &str, identity: Option<&str>) -> Claim {
+pub(super) fn claim(owner: &str, identity: Option<&str>) -> Claim {
     Claim {
         owner: owner.to_owned(),
         state: "s".to_owned(),
@@ -23,7 +23,7 @@ fn claim(owner: &str, identity: Option<&str>) -> Claim {
     }
 }
 
-fn meta() -> Meta {
+pub(super) fn meta() -> Meta {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     Meta { mode: 0o640, uid, gid, mtime_ns: 1_234_567_890_123_456_789, xattrs: Vec::new() }
 }
@@ -59,17 +59,17 @@ fn keys(session: &dyn Session, below: &RelPath) -> Vec<Vec<u8>> {
 }
 
 /// All of it, on an empty target.
-fn conforms(target: &dyn Target) {
+pub(super) fn conforms(target: &dyn Target) {
     let (session, identity) = target.open(&claim("one", None)).unwrap();
     let (session, is_filesystem) = (&*session, target.nature().is_filesystem);
     assert_eq!(target.probe(&claim("one", Some(&identity))).unwrap().as_deref(), Some(&*identity));
     assert!(matches!(target.open(&claim("other", None)), Err(TargetError::Owned { .. })));
     assert!(matches!(target.open(&claim("one", Some("another"))), Err(TargetError::Away { .. })));
     assert_eq!(keys(session, &RelPath::ROOT), Vec::<Vec<u8>>::new());
-    put_and_overwrite(session, is_filesystem);
+    put_and_overwrite(session, is_filesystem, target.nature().mtime_step_ns);
     many_at_once(session);
     names_and_order(session);
-    links_and_attributes(session);
+    links_and_attributes(session, target.nature().mtime_step_ns);
     rename_and_remove(session, is_filesystem);
     let mut surveyed = 0;
     let mut count = |_: &RelPath, _| {
@@ -80,12 +80,13 @@ fn conforms(target: &dyn Target) {
     assert_eq!(surveyed, keys(session, &RelPath::ROOT).len());
 }
 
-fn put_and_overwrite(session: &dyn Session, is_filesystem: bool) {
+fn put_and_overwrite(session: &dyn Session, is_filesystem: bool, step_ns: i64) {
     let (file, trash) = (path("p/file"), path(".keepwatch-trash/2026-01-01"));
     put(session, &file, b"first", None);
     assert_eq!(read(session, &file), b"first");
     let found = session.look(&file).unwrap().unwrap();
-    assert_eq!((found.kind, found.size, found.mtime_ns), (FileType::File, 5, meta().mtime_ns));
+    let mtime_ns = meta().mtime_ns.div_euclid(step_ns) * step_ns;
+    assert_eq!((found.kind, found.size, found.mtime_ns), (FileType::File, 5, mtime_ns));
     put(session, &file, b"second", Some(&trash));
     assert_eq!(read(session, &file), b"second");
     assert_eq!(read(session, &path(".keepwatch-trash/2026-01-01/p/file")), b"first");
@@ -149,14 +150,16 @@ fn names_and_order(session: &dyn Session) {
     assert!(all.contains(&b"n/dir/".to_vec()) && !all.iter().any(|key| key.starts_with(b".keepwatch")));
 }
 
-fn links_and_attributes(session: &dyn Session) {
+fn links_and_attributes(session: &dyn Session, step_ns: i64) {
     let (link, to) = (path("l/link"), b"../some/where \xff".as_slice());
     let staged = session.stage(&link, &meta(), Content::Symlink(to)).unwrap();
     session.publish(vec![staged], None).pop().unwrap().unwrap();
     let found = session.look(&link).unwrap().unwrap();
     assert_eq!((found.kind, found.target.as_deref()), (FileType::Symlink, Some(to)));
     put(session, &path("l/file"), b"file", None);
-    let later = Meta { mtime_ns: -1_500_000_000, mode: 0o600, ..meta() };
+    // What keeps whole seconds keeps none before 1970.
+    let mtime_ns = if step_ns == 1 { -1_500_000_000 } else { 1_500_000_000 * step_ns };
+    let later = Meta { mtime_ns, mode: 0o600, ..meta() };
     session.set_meta(&path("l/file"), FileType::File, &later).unwrap();
     assert_eq!(session.look(&path("l/file")).unwrap().unwrap().mtime_ns, later.mtime_ns);
     assert_eq!(read(session, &path("l/file")), b"file");

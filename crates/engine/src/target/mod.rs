@@ -6,7 +6,9 @@
 //! may upload while others are read. What was staged and not published leaves nothing behind.
 
 mod local;
+mod mark;
 mod s3;
+mod ssh;
 
 #[cfg(test)]
 mod conformance;
@@ -20,6 +22,7 @@ use std::ops::ControlFlow;
 
 pub use local::LocalTarget;
 pub use s3::{Credentials, Patience, S3Access, S3Place, S3Source, S3Target};
+pub use ssh::{BadAddress, FarDir, Places, SshAddress, SshOptions, SshTarget, Way, serve};
 pub use throttle::{BadTimetable, MinuteOfWeek, Throttled, Timetable};
 pub use url::{Access, TargetUrl, UrlError};
 

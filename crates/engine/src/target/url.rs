@@ -6,16 +6,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{LocalTarget, S3Place, S3Source, S3Target, Target};
+use super::{BadAddress, LocalTarget, S3Place, S3Source, S3Target, SshAddress, SshOptions, SshTarget, Target};
 
 /// The kinds of targets, as a person writes them.
-const KINDS: &str = "a directory: /PATH or file:///PATH, or a bucket: s3://BUCKET/PREFIX";
+const KINDS: &str =
+    "a directory: /PATH or file:///PATH, one of another host: ssh://HOST/PATH, or a bucket: s3://BUCKET/PREFIX";
 
 /// Where a target is. Printing it shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetUrl {
     /// A directory of this machine, absolute.
     Local(PathBuf),
+    /// A directory of a host that is reached by ssh.
+    Ssh(SshAddress),
     /// A bucket of S3, or what begins with a prefix in one.
     S3(S3Place),
 }
@@ -44,6 +47,9 @@ pub enum UrlError {
         /// How it is written.
         example: &'static str,
     },
+    /// The URL of a directory reached by ssh is none.
+    #[error(transparent)]
+    Ssh(#[from] BadAddress),
 }
 
 impl TargetUrl {
@@ -61,6 +67,7 @@ impl TargetUrl {
                 url: text.to_string_lossy().into_owned(),
                 example: "s3://BUCKET/PREFIX",
             }),
+            b"ssh" => Ok(TargetUrl::Ssh(SshAddress::parse(bytes)?)),
             other => Err(UrlError::Scheme { scheme: String::from_utf8_lossy(other).into_owned() }),
         }
     }
@@ -71,6 +78,7 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(dir) => Arc::new(LocalTarget::new(dir)),
             TargetUrl::S3(place) => Arc::new(S3Target::new(place, &access.s3)),
+            TargetUrl::Ssh(address) => Arc::new(SshTarget::new(address.clone(), SshOptions::default())),
         }
     }
 
@@ -80,6 +88,7 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(dir) => Some(dir),
             TargetUrl::S3(_) => None,
+            TargetUrl::Ssh(_) => None,
         }
     }
 
@@ -89,6 +98,7 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(_) => 16,
             TargetUrl::S3(_) => 100,
+            TargetUrl::Ssh(_) => 8,
         }
     }
 
@@ -97,8 +107,9 @@ impl TargetUrl {
     pub fn overlaps(&self, other: &TargetUrl) -> bool {
         match (self, other) {
             (TargetUrl::Local(one), TargetUrl::Local(other)) => one.starts_with(other) || other.starts_with(one),
+            (TargetUrl::Ssh(one), TargetUrl::Ssh(other)) => one.overlaps(other),
             (TargetUrl::S3(one), TargetUrl::S3(other)) => one.overlaps(other),
-            (TargetUrl::Local(_), TargetUrl::S3(_)) | (TargetUrl::S3(_), TargetUrl::Local(_)) => false,
+            (TargetUrl::Local(_) | TargetUrl::Ssh(_) | TargetUrl::S3(_), _) => false,
         }
     }
 
@@ -108,6 +119,7 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(dir) => dir.clone().into_os_string(),
             TargetUrl::S3(place) => place.to_string().into(),
+            TargetUrl::Ssh(address) => address.to_string().into(),
         }
     }
 }
@@ -117,6 +129,7 @@ impl fmt::Display for TargetUrl {
         match self {
             TargetUrl::Local(dir) => dir.display().fmt(f),
             TargetUrl::S3(place) => place.fmt(f),
+            TargetUrl::Ssh(address) => address.fmt(f),
         }
     }
 }
@@ -175,5 +188,9 @@ mod tests {
         assert!(!overlap("/a/b", "/a/bc"));
         assert!(overlap("s3://b/p", "s3://b/p/q/") && overlap("s3://b", "s3://b/p"));
         assert!(!overlap("s3://b/p", "s3://c/p") && !overlap("s3://b/p", "s3://b/pq") && !overlap("s3://b/p", "/b/p"));
+        assert!(overlap("ssh://h/a", "ssh://h//a/b/") && overlap("ssh://h/~", "ssh://h/~/x"));
+        assert!(
+            !overlap("ssh://h/a", "ssh://g/a") && !overlap("ssh://h/a", "/a") && !overlap("ssh://h/a", "ssh://h/ab")
+        );
     }
 }
