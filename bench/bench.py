@@ -14,6 +14,7 @@ import mirror
 import reconcile
 import s3
 import scan
+import ssh
 import storm
 
 # A module each, with `arguments(parser)` and `run(options)`.
@@ -28,6 +29,7 @@ COMPARISONS = {
     "index": index,
     "s3": s3,
     "idle": idle,
+    "ssh": ssh,
 }
 
 
