@@ -26,7 +26,7 @@ impl House {
         let at = dir.path().display();
         let toml = format!(
             "host = \"preserve-1\"\n[roots.records]\npath = \"{at}/records\"\n\
-             [replicas.vault]\nurl = \"{at}/vault\"\ndelete_delay = \"0s\"\n{more}\n"
+             [replicas.vault]\nurl = \"{at}/vault\"\ndelete_delay = \"1s\"\n{more}\n"
         );
         let keepwatch = Keepwatch::configured(&dir.path().join("state"), &toml);
         House { dir, keepwatch }

@@ -54,6 +54,12 @@ pub struct Deletes {
 }
 
 impl Deletes {
+    /// Whether so many more are too few to be judged by how much is held.
+    #[must_use]
+    pub fn are_few(&self, deletes: u64) -> bool {
+        self.done.iter().map(|(_, count)| count).sum::<u64>() + deletes <= ALWAYS_FINE
+    }
+
     /// Whether these deletes may happen now.
     ///
     /// # Errors

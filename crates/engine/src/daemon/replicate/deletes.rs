@@ -112,10 +112,16 @@ impl Keeper {
         let name = &work.roots[root].name;
         let row = self.view.roots()?.into_iter().find(|row| row.name == *name);
         let gaps = self.view.open_gaps()?;
+        let originals = row.map_or(0, |row| row.counts.files + row.counts.others);
+        // To count is to read all of it.
+        let held = match originals > 0 && self.pending.done.are_few(count) {
+            true => u64::from(self.view.has_copies(work.replica, work.dirs[root])?),
+            false => self.view.count_copies(work.replica, work.dirs[root])?,
+        };
         let asked = Asked {
             deletes: count,
-            held: self.view.count_copies(work.replica, work.dirs[root])?,
-            originals: row.map_or(0, |row| row.counts.files + row.counts.others),
+            held,
+            originals,
             is_root_sure: work.roots[root].source.is_some()
                 && gaps.iter().all(|gap| gap.root.as_ref().is_some_and(|of| of != name)),
         };
@@ -129,11 +135,16 @@ impl Keeper {
                 Refusal::NotNow => None,
             });
         }
-        for (key, objects) in sure {
-            self.withdraw(work, root, &key)?;
-            self.pending.waiting.remove(&(root, key));
-            if !is_meant {
-                self.pending.done.done(objects, Instant::now());
+        for part in sure.chunks(AT_ONCE) {
+            self.withdraw_files(work, root, part)?;
+            for (key, objects) in part {
+                if key.ends_with(b"/") {
+                    self.withdraw_dir(work, root, key)?;
+                }
+                self.pending.waiting.remove(&(root, key.clone()));
+                if !is_meant {
+                    self.pending.done.done(*objects, Instant::now());
+                }
             }
         }
         Ok(None)
@@ -157,16 +168,18 @@ impl Keeper {
         Ok(known.is_none_or(|known| (known.kind == Some(FileType::Dir)) != (copy.kind == FileType::Dir)))
     }
 
-    /// Takes a copy away, of a directory with all that is held below it. What is not ours stays.
-    fn withdraw(&mut self, work: &AtWork<'_>, root: usize, key: &[u8]) -> Result<(), Trouble> {
-        let path = path_of(key);
-        if !key.ends_with(b"/") {
-            let kind = self.view.copy_at(work.replica, work.dirs[root], key)?.map(|row| row.kind);
-            if let (Some(path), Some(kind)) = (path, kind) {
-                self.take_away(work, root, &[(path, kind)])?;
-            }
-            return Ok(());
+    /// Takes copies away that are no directories'.
+    fn withdraw_files(&mut self, work: &AtWork<'_>, root: usize, keys: &[(Vec<u8>, u64)]) -> Result<(), Trouble> {
+        let mut files = Vec::new();
+        for (key, _) in keys.iter().filter(|(key, _)| !key.ends_with(b"/")) {
+            let row = self.view.copy_at(work.replica, work.dirs[root], key)?;
+            files.extend(path_of(key).zip(row.map(|row| row.kind)));
         }
+        if files.is_empty() { Ok(()) } else { self.take_away(work, root, &files) }
+    }
+
+    /// Takes a directory's copy away with all that is held below it. What is not ours stays.
+    fn withdraw_dir(&mut self, work: &AtWork<'_>, root: usize, key: &[u8]) -> Result<(), Trouble> {
         loop {
             self.check_stop()?;
             let rows = self.view.copies_within(work.replica, work.dirs[root], key, AT_ONCE)?;

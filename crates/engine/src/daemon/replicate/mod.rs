@@ -50,6 +50,12 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long the inventory may take to apply what was journaled.
 const APPLY_MAX: Duration = Duration::from_secs(600);
+/// Objects in the first batch. A batch that takes less than [`BATCH_SHORT`] is doubled, up to what the target likes best: each
+/// is synced as a whole. One that takes more than [`BATCH_LONG`] is halved: what is not published is lost by a crash.
+const BATCH_FIRST: usize = 512;
+const BATCH_MIN: usize = 16;
+const BATCH_SHORT: Duration = Duration::from_secs(1);
+const BATCH_LONG: Duration = Duration::from_secs(4);
 /// And how often it is looked then.
 const APPLY_LOOK: Duration = Duration::from_millis(5);
 /// Without records it looks this often whether it is to end, or is asked for something.
@@ -132,6 +138,8 @@ pub(super) struct Keeper {
     leaders: HashMap<(usize, i64), (RelPath, Seq)>,
     /// What a listing showed for originals that were not complete then: it may fit when they are.
     unclaimed: HashMap<(usize, RelPath), Seen>,
+    /// Objects that are copied before they are published, by how long that took lately.
+    batch: usize,
     /// The last record that has to be applied before the inventory tells what was done.
     own: Seq,
 }
@@ -194,6 +202,7 @@ impl Keeper {
             asked: Vec::new(),
             leaders: HashMap::new(),
             unclaimed: HashMap::new(),
+            batch: BATCH_FIRST,
             own: Seq::ZERO,
             settings,
             around,
@@ -408,6 +417,20 @@ impl Keeper {
             self.settings.meter.fail(path, "it is still being written".to_owned());
         }
         Ok(true)
+    }
+
+    /// How many objects a batch has.
+    fn batch(&self) -> usize {
+        self.batch.min(self.settings.target.nature().batch_max).max(1)
+    }
+
+    /// A batch of so many took so long.
+    fn batch_took(&mut self, count: usize, time: Duration) {
+        if time > BATCH_LONG {
+            self.batch = (count.min(self.batch) / 2).max(BATCH_MIN);
+        } else if time < BATCH_SHORT && count >= self.batch() {
+            self.batch = (self.batch * 2).min(self.settings.target.nature().batch_max);
+        }
     }
 
     fn phase(&self, phase: Phase) {

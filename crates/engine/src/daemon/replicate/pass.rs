@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
@@ -103,7 +104,6 @@ impl Keeper {
         let (replica, was_moved) = (work.replica, !prefix.is_empty());
         let placement = work.roots[root].placement.clone();
         let step_ns = self.settings.target.nature().mtime_step_ns;
-        let batch_max = self.settings.target.nature().batch_max;
         let fault: Fault = Rc::new(RefCell::new(None));
         let has_copies = view.has_copies(replica, work.dirs[root])?;
         let mut listed: Result<(), TargetError> = Ok(());
@@ -154,7 +154,7 @@ impl Keeper {
                     let Some(job) = job else { continue };
                     bytes += job.original.size;
                     jobs.push(job);
-                    if jobs.len() >= batch_max || bytes >= BATCH_BYTES_MAX {
+                    if jobs.len() >= self.batch() || bytes >= BATCH_BYTES_MAX {
                         bytes = 0;
                         self.perform(work, std::mem::take(&mut jobs))?;
                     }
@@ -184,7 +184,9 @@ impl Keeper {
         self.check_stop()?;
         let name = self.settings.name.clone();
         let transfers = self.settings.transfers;
+        let (count, begun) = (jobs.len(), Instant::now());
         let done = work.worker(&name, transfers).perform(jobs);
+        self.batch_took(count, begun.elapsed());
         self.settings.meter.change(|reading| {
             reading.copied += done.copied;
             reading.bytes += done.bytes;

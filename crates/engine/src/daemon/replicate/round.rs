@@ -66,7 +66,8 @@ impl Keeper {
     /// Looks at paths and does what is due there.
     pub(super) fn round(&mut self, work: &AtWork<'_>, dirty: Dirty) -> Result<(), Trouble> {
         for root in 0..work.roots.len() {
-            if dirty.paths.iter().any(|(of, _)| *of == root) {
+            // All directories are looked through for it: only where one was renamed.
+            if dirty.trees.iter().any(|(of, _)| *of == root) {
                 self.place_dirs(work, root)?;
             }
         }
@@ -79,13 +80,13 @@ impl Keeper {
                 }
             }
         }
-        let (batch_max, mut jobs, mut bytes) = (self.settings.target.nature().batch_max, Vec::new(), 0);
+        let (mut jobs, mut bytes) = (Vec::new(), 0);
         for (root, path) in dirty.paths {
             for path in self.names(work, root, path)? {
                 let Some(job) = self.look(work, root, path)? else { continue };
                 bytes += job.original.size;
                 jobs.push(job);
-                if jobs.len() >= batch_max || bytes >= super::pass::BATCH_BYTES_MAX {
+                if jobs.len() >= self.batch() || bytes >= super::pass::BATCH_BYTES_MAX {
                     bytes = 0;
                     self.perform(work, std::mem::take(&mut jobs))?;
                     self.applied(self.own)?;

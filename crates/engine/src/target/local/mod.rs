@@ -18,7 +18,7 @@ use crate::model::{Proof, RelPath};
 /// The longest name that Linux has.
 const NAME_MAX: usize = 255;
 /// Objects that share one sync.
-const BATCH_MAX: usize = 1024;
+const BATCH_MAX: usize = 8192;
 
 /// A directory of this machine.
 #[derive(Clone, Debug)]
