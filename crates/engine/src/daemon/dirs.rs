@@ -140,7 +140,7 @@ impl Dirs {
         self.db
             .prepare_cached(
                 "WITH RECURSIVE below (no) AS (SELECT no FROM dir WHERE parent = ?1 \
-                 UNION ALL SELECT dir.no FROM dir JOIN below ON dir.parent = below.no) \
+                 UNION SELECT dir.no FROM dir JOIN below ON dir.parent = below.no) \
                  DELETE FROM dir WHERE no IN (SELECT no FROM below)",
             )?
             .execute([no.0])?;
@@ -356,6 +356,13 @@ impl Dirs {
     }
 
     fn relocate(&mut self, no: DirNo, parent: DirNo, name: &[u8]) -> Result<()> {
+        if no == parent {
+            return Ok(());
+        }
+        if let Some(between) = self.between(no, parent)? {
+            // What holds it cannot be below it: that has moved, nobody knows whereto.
+            self.forget(between)?;
+        }
         self.holding.insert(parent, true);
         self.db
             .prepare_cached("UPDATE dir SET parent = ?, name = ? WHERE no = ?")?
@@ -366,6 +373,19 @@ impl Dirs {
         }
         self.generation += 1;
         Ok(())
+    }
+
+    /// The directory in `above` that `below` is, or lies in, if it does.
+    fn between(&mut self, above: DirNo, below: DirNo) -> Result<Option<DirNo>> {
+        let mut here = below;
+        for _ in 0..DEPTH_MAX {
+            match self.parent(here)? {
+                Some((parent, _)) if parent == above => return Ok(Some(here)),
+                Some((parent, _)) => here = parent,
+                None => break,
+            }
+        }
+        Ok(None)
     }
 
     fn number(&mut self, key: &DirKey) -> Result<Option<DirNo>> {
@@ -450,6 +470,22 @@ mod tests {
         assert_eq!(path(&mut dirs, "new").as_deref(), Some("x"));
         assert!(matches!(dirs.find(&key("old")).unwrap(), Place::Unknown));
         assert!(matches!(dirs.find(&key("below")).unwrap(), Place::Outside));
+    }
+
+    #[test]
+    fn a_directory_that_is_put_below_itself_makes_no_ring() {
+        let mut dirs = Dirs::create(None).unwrap();
+        let top = dirs.set_root(&key("top"), RootNo(0)).unwrap();
+        let a = dirs.set(&key("a"), top, b"a").unwrap();
+        let b = dirs.set(&key("b"), a, b"b").unwrap();
+        let c = dirs.set(&key("c"), b, b"c").unwrap();
+        dirs.set(&key("a"), a, b"itself").unwrap();
+        assert_eq!(path(&mut dirs, "c").as_deref(), Some("a/b/c"));
+        dirs.set(&key("a"), c, b"a").unwrap();
+        assert!(["a", "c"].iter().all(|lost| matches!(dirs.find(&key(lost)).unwrap(), Place::Outside)));
+        dirs.set(&key("b"), top, b"b").unwrap();
+        assert_eq!(path(&mut dirs, "b").as_deref(), Some("b"));
+        dirs.set_root(&key("top"), RootNo(0)).unwrap();
     }
 
     #[test]

@@ -460,6 +460,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         origin: Origin,
         scan_below: bool,
     ) -> Result<()> {
+        if is_dir(&facts) && into.root == from.at.root && into.path.is_within(&from.at.path.join(from.name)) {
+            // What holds it is known below it, and has moved, too: that is told first.
+            self.disbelieve(from.at, from.name);
+            self.disbelieve(into, &new.name);
+            return Ok(());
+        }
         let old = self.old_place(from.at, from.name, into);
         self.claimed.insert((into.root, facts.inode));
         self.resolved.insert(Spot { dir: from.at.no, name: from.name.into() });
