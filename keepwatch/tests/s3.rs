@@ -177,7 +177,11 @@ fn a_tree_is_copied_once_and_known_again() {
     pair.once_fine();
     pair.assert_same();
     let mut journal = Command::new(support::program());
-    journal.args(["journal", "cat", "--state-dir"]).arg(pair.dir.path().join("state"));
+    journal
+        .env_clear()
+        .env("HOME", pair.dir.path())
+        .args(["journal", "cat", "--state-dir"])
+        .arg(pair.dir.path().join("state"));
     let journal = String::from_utf8(journal.output().unwrap().stdout).unwrap();
     let proved = journal.lines().filter(|line| line.contains("\"do\":\"copied\"") && line.contains("\"proved\""));
     assert_eq!(proved.count(), 308, "the store has held each file against its hash");
