@@ -118,6 +118,22 @@ pub enum FileType {
     Char,
 }
 
+impl FileType {
+    /// The kind in `st_mode`. Linux has no others; a filesystem that made one up would be taken for files.
+    #[must_use]
+    pub const fn of_mode(mode: u32) -> FileType {
+        match mode & 0o170_000 {
+            0o040_000 => FileType::Dir,
+            0o120_000 => FileType::Symlink,
+            0o010_000 => FileType::Fifo,
+            0o140_000 => FileType::Socket,
+            0o060_000 => FileType::Block,
+            0o020_000 => FileType::Char,
+            _ => FileType::File,
+        }
+    }
+}
+
 /// What `statx` told of a file, never following a symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {

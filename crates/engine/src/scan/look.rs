@@ -67,7 +67,7 @@ impl From<&Statx> for Stat {
             gid: statx.stx_gid,
             nlink: statx.stx_nlink,
             mode: statx.stx_mode & 0o7777,
-            kind: kind_of(statx.stx_mode),
+            kind: FileType::of_mode(statx.stx_mode.into()),
             mount_root: statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         }
     }
@@ -97,19 +97,6 @@ impl Stat {
 pub(super) fn nanoseconds(seconds: i64, rest: u32) -> i64 {
     let exact = i128::from(seconds) * 1_000_000_000 + i128::from(rest);
     exact.clamp(i64::MIN.into(), i64::MAX.into()) as i64
-}
-
-/// The kind in `st_mode`. Linux has no others; a filesystem that made one up would be taken for files.
-fn kind_of(mode: u16) -> FileType {
-    match rustix::fs::FileType::from_raw_mode(u32::from(mode)) {
-        rustix::fs::FileType::Directory => FileType::Dir,
-        rustix::fs::FileType::Symlink => FileType::Symlink,
-        rustix::fs::FileType::Fifo => FileType::Fifo,
-        rustix::fs::FileType::Socket => FileType::Socket,
-        rustix::fs::FileType::BlockDevice => FileType::Block,
-        rustix::fs::FileType::CharacterDevice => FileType::Char,
-        rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => FileType::File,
-    }
 }
 
 /// What `statx` told, as facts; the target of a symbolic link is not in it.

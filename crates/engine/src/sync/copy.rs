@@ -172,15 +172,7 @@ impl Source {
     fn checked(&self, open: BorrowedFd<'_>, original: &Original) -> Result<Stat, CopyError> {
         let stat = rustix::fs::statat(open, c"", AtFlags::EMPTY_PATH);
         let stat = stat.map_err(|error| CopyError::Unreadable(error.into()))?;
-        let kind = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-            rustix::fs::FileType::Directory => FileType::Dir,
-            rustix::fs::FileType::Symlink => FileType::Symlink,
-            rustix::fs::FileType::Fifo => FileType::Fifo,
-            rustix::fs::FileType::Socket => FileType::Socket,
-            rustix::fs::FileType::BlockDevice => FileType::Block,
-            rustix::fs::FileType::CharacterDevice => FileType::Char,
-            rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => FileType::File,
-        };
+        let kind = FileType::of_mode(stat.st_mode);
         let is_same = kind == original.kind
             && stat.st_ino == original.inode
             && u64::try_from(stat.st_size).ok() == Some(original.size)

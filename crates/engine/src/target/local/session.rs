@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::LocalTarget;
@@ -483,25 +483,13 @@ fn set_node_meta(dir: BorrowedFd<'_>, name: &OsStr, meta: &Meta) -> rustix::io::
     rustix::fs::utimensat(dir, name, &timestamps(meta.mtime_ns), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn kind_of(stat: &Stat) -> FileType {
-    match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-        rustix::fs::FileType::Directory => FileType::Dir,
-        rustix::fs::FileType::Symlink => FileType::Symlink,
-        rustix::fs::FileType::Fifo => FileType::Fifo,
-        rustix::fs::FileType::Socket => FileType::Socket,
-        rustix::fs::FileType::BlockDevice => FileType::Block,
-        rustix::fs::FileType::CharacterDevice => FileType::Char,
-        rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => FileType::File,
-    }
-}
-
 fn look_at(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Option<Found>> {
     let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let kind = kind_of(&stat);
+    let kind = FileType::of_mode(stat.st_mode);
     let target = match kind {
         FileType::Symlink => Some(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes()),
         _ => None,
