@@ -87,7 +87,14 @@ fn refusals_name_the_thing_and_touch_nothing() {
     let inside = pair.source().join("d1");
     told(program().arg(pair.source()).arg(&inside), 2, "lie in one another");
     told(program().arg(pair.source()).arg("gopher://x/y"), 2, "gopher");
-    told(program().arg(pair.source()).arg(pair.dir.path().join("missing")), 4, "missing");
+    let missing = pair.dir.path().join("missing");
+    told(program().arg(pair.source()).arg(&missing), 4, "make the directory, or mount");
+    // What was written wrong is told whether the target is there or not.
+    told(program().arg(pair.source()).arg(pair.source().join("missing")), 2, "lie in one another");
+    told(program().arg("--source-filter=(").arg(pair.source()).arg(&missing), 2, "regular expression `(`");
+    told(program().arg("--bwlimit=zz").arg(pair.source()).arg(&missing), 2, "`zz` is no bandwidth");
+    told(program().arg(&missing).arg(pair.target()), 2, "is its disk mounted?");
+    told(program().arg(pair.source().join("d1/e1/f1")).arg(pair.target()), 2, "is not a directory");
     told(program().arg("--source-prefix").arg(&inside).arg(pair.source()).arg(pair.target()), 2, "source prefix");
     assert_eq!(fs::read_dir(pair.target()).unwrap().count(), 0);
     pair.once_fine();

@@ -126,6 +126,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     service::check(&engine::settings(&settings))?;
     let mut replica = spec.for_engine(&settings.roots, &engine::host_name());
     replica.check().map_err(|error| CommandError::usage(error.to_string()))?;
+    // What was written wrong is told first: no disk that is mounted mends it.
+    if let Some(dir) = spec.url.local_dir() {
+        check_dir(dir)?;
+    }
     replica.once = args.once;
     let is_named = context.globals.state_dir.is_some() || context.environment.vars.contains_key("KEEPWATCH_STATE_DIR");
     if !is_named {
@@ -335,14 +339,19 @@ fn places(args: &Args, context: &Context) -> Result<(Vec<PathBuf>, TargetUrl), C
     let (target, sources) = args.places.split_last().ok_or_else(|| CommandError::usage("there is no target"))?;
     let sources: Vec<PathBuf> = sources.iter().map(|source| context.environment.current_dir.join(source)).collect();
     for source in &sources {
-        if !source.is_dir() {
-            return Err(CommandError::usage(format!("{} is not a directory", Safe::path(source))));
+        match std::fs::metadata(source) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => {
+                let message = format!("{} is not a directory", Safe::path(source));
+                return Err(CommandError::usage(message).hint("name the directory that holds it, and --include=NAME"));
+            }
+            Err(error) => {
+                let message = format!("the source {} cannot be read: {error}", Safe::path(source));
+                return Err(CommandError::usage(message).hint("name a directory that is there; is its disk mounted?"));
+            }
         }
     }
     let target = TargetUrl::parse(target, &context.environment.current_dir).map_err(CommandError::from)?;
-    if let Some(dir) = target.local_dir() {
-        check_dir(dir)?;
-    }
     Ok((sources, target))
 }
 
