@@ -138,6 +138,9 @@ pub(super) struct Keeper {
     leaders: HashMap<(usize, i64), (RelPath, Seq)>,
     /// What a listing showed for originals that were not complete then: it may fit when they are.
     unclaimed: HashMap<(usize, RelPath), Seen>,
+    /// Size and mtime of files that were copied while the journal was not read to its end: what it tells of them until then
+    /// need not be looked at.
+    fresh: HashMap<(usize, RelPath), (u64, i64)>,
     /// Objects that are copied before they are published, by how long that took lately.
     batch: usize,
     /// The last record that has to be applied before the inventory tells what was done.
@@ -202,6 +205,7 @@ impl Keeper {
             asked: Vec::new(),
             leaders: HashMap::new(),
             unclaimed: HashMap::new(),
+            fresh: HashMap::new(),
             batch: BATCH_FIRST,
             own: Seq::ZERO,
             settings,
@@ -306,6 +310,7 @@ impl Keeper {
             if !records.is_empty() {
                 continue;
             }
+            self.fresh = HashMap::new();
             if self.settings.once && self.is_all_there(seen, settled)? {
                 self.at_work(|keeper, work| keeper.deletes(work, None, false))?;
                 self.expire()?;
@@ -454,6 +459,7 @@ impl Keeper {
 
     /// Waits until the inventory has a record, and all that was done here.
     fn applied(&self, seq: Seq) -> Result<(), Trouble> {
+        self.view.let_go()?;
         let seq = seq.max(self.own);
         let until = Instant::now() + APPLY_MAX;
         while !self.around.progress.wait_for(seq, LOOK_WAIT) {
@@ -472,6 +478,7 @@ impl Keeper {
         if acts.is_empty() {
             return Ok(());
         }
+        self.view.let_go()?;
         let (answer, answered) = bounded(1);
         self.around.commands.send(Command::Acts { acts, done: answer }).map_err(|_| Trouble::Stopped)?;
         self.own = answered.recv().map_err(|_| Trouble::Stopped)?;
@@ -526,7 +533,9 @@ impl Keeper {
             trash: trash.as_ref(),
             proof,
         };
-        work(self, &at_work)
+        let done = work(self, &at_work);
+        self.view.let_go()?;
+        done
     }
 
     fn replica(&self) -> Result<ReplicaRow, Trouble> {

@@ -21,6 +21,8 @@ use crate::target::{Found, TargetError};
 const FAILURES_MAX: usize = 100_000;
 /// Found things that are remembered until their originals are complete; what is beyond is copied again.
 const UNCLAIMED_MAX: usize = 100_000;
+/// Files that are remembered as copied until the journal was read to its end; what is beyond is looked at again.
+const FRESH_MAX: usize = 100_000;
 /// Found things that may wait for the merge.
 const FOUND_MAX: usize = 4_096;
 /// Bytes that are copied before they are published.
@@ -182,6 +184,7 @@ impl Keeper {
             return Ok(());
         }
         self.check_stop()?;
+        self.view.let_go()?;
         let name = self.settings.name.clone();
         let transfers = self.settings.transfers;
         let (count, begun) = (jobs.len(), Instant::now());
@@ -211,17 +214,18 @@ impl Keeper {
         }
     }
 
-    /// What was done failed no more.
+    /// What was done failed no more, and need not be looked at for what was told of it before.
     fn note_done(&mut self, work: &AtWork<'_>, acts: &[Body]) {
-        if self.retries.is_empty() {
-            return;
-        }
         for act in acts {
             let Body::Copied(copied) = act else { continue };
-            if let Some(root) = work.roots.iter().position(|root| root.name == copied.root)
-                && self.retries.forget(root, &copied.path)
-            {
+            let Some(root) = work.roots.iter().position(|root| root.name == copied.root) else { continue };
+            if !self.retries.is_empty() && self.retries.forget(root, &copied.path) {
                 self.settings.meter.mend(&shown(&copied.path));
+            }
+            // Of several names another may have been passed before it settled.
+            let has_one_name = copied.sha256.is_some() && !self.leaders.contains_key(&(root, copied.file));
+            if has_one_name && copied.old_path.is_none() && self.fresh.len() < FRESH_MAX {
+                self.fresh.insert((root, copied.path.clone()), (copied.size, copied.mtime_ns));
             }
         }
     }

@@ -13,6 +13,9 @@ use crate::sync::layout::Placement;
 use crate::sync::plan::{Held, Original};
 use crate::target::{self, Meta, Session, TargetError};
 
+/// So many are taken in while those before them are published.
+const PIECE: usize = 2_048;
+
 /// A root, as a replica sees it at work.
 pub(super) struct RootAtWork {
     pub(super) name: RootName,
@@ -54,6 +57,10 @@ pub(super) enum What {
     /// The copy stands at this path.
     Move(RelPath, Held),
 }
+
+/// What came of letting the target take one in, and how long that took; `None`: it was not tried, because the target is in
+/// trouble.
+type Tried = Option<(Result<Taken, CopyError>, Duration)>;
 
 /// What came of it.
 #[derive(Default)]
@@ -187,11 +194,36 @@ impl Work<'_> {
         }
     }
 
-    fn put(&self, jobs: Vec<Job>, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) {
-        let taken = self.take_all(&jobs);
+    /// Puts files and nodes: while some are published, the next are taken in.
+    fn put(&self, mut jobs: Vec<Job>, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) {
+        let mut taken: Option<Vec<(Job, Tried)>> = None;
+        while !jobs.is_empty() || taken.is_some() {
+            let rest = jobs.split_off(jobs.len().min(PIECE));
+            let piece = std::mem::replace(&mut jobs, rest);
+            taken = match taken {
+                None => Some(self.take_all(piece)),
+                Some(taken) => std::thread::scope(|scope| {
+                    let next = (!piece.is_empty()).then(|| scope.spawn(|| self.take_all(piece)));
+                    self.publish(taken, done, touched);
+                    next.map(|next| next.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                }),
+            };
+            if done.trouble.is_some() {
+                for (_, tried) in taken.into_iter().flatten() {
+                    if let Some((Ok(taken), _)) = tried {
+                        self.session.discard(taken.staged);
+                    }
+                }
+                return;
+            }
+        }
+    }
+
+    /// Publishes what was taken in.
+    fn publish(&self, tried: Vec<(Job, Tried)>, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) {
         let (mut staged, mut digests, mut published) = (Vec::new(), Vec::new(), Vec::new());
-        for (job, taken) in jobs.into_iter().zip(taken) {
-            let (taken, took) = taken.unzip();
+        for (job, tried) in tried {
+            let (taken, took) = tried.unzip();
             done.took.extend(took.map(|took| (job.root, job.path.clone(), took)));
             match taken {
                 Some(Ok(Taken { staged: one, sha256 })) => {
@@ -223,10 +255,10 @@ impl Work<'_> {
         }
     }
 
-    /// Lets the target take each in, in threads. `None`: it was not tried, because the target is in trouble.
-    fn take_all(&self, jobs: &[Job]) -> Vec<Option<(Result<Taken, CopyError>, Duration)>> {
+    /// Lets the target take each in, in threads.
+    fn take_all(&self, jobs: Vec<Job>) -> Vec<(Job, Tried)> {
         let next = AtomicUsize::new(0);
-        let taken: Vec<Mutex<Option<_>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+        let taken: Vec<Mutex<Tried>> = jobs.iter().map(|_| Mutex::new(None)).collect();
         let work = || {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
@@ -250,7 +282,8 @@ impl Work<'_> {
             }
             work();
         });
-        taken.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+        let taken = taken.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
+        jobs.into_iter().zip(taken).collect()
     }
 
     fn do_later(&self, job: &Job, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) {

@@ -6,7 +6,7 @@ use super::perform::{Job, What};
 use super::streams::{held, original};
 use super::{AtWork, Keeper, OnDelete, Trouble};
 use crate::inventory::{FileId, View, copy_key};
-use crate::model::{Body, Failed, FileType, Op, Record, RelPath, RootName, Withdrawal};
+use crate::model::{Body, Failed, FileType, Op, Record, RelPath, RootName, Settled, Withdrawal};
 use crate::sync::copy::CopyError;
 use crate::sync::plan::{Held, Need, Original, need};
 
@@ -56,11 +56,22 @@ impl Keeper {
                         add(&mut dirty.trees, &change.root, &change.path);
                     }
                 }
-                Body::Settled(settled) => add(&mut dirty.paths, &settled.root, &settled.path),
+                Body::Settled(settled) if !self.is_fresh(settled) => {
+                    add(&mut dirty.paths, &settled.root, &settled.path);
+                }
                 _ => {}
             }
         }
         dirty
+    }
+
+    /// Whether the version that settled was copied meanwhile.
+    fn is_fresh(&self, settled: &Settled) -> bool {
+        if self.fresh.is_empty() {
+            return false;
+        }
+        let Some(root) = self.roots.iter().position(|kept| kept.name == settled.root) else { return false };
+        self.fresh.get(&(root, settled.path.clone())) == Some(&(settled.size, settled.mtime_ns))
     }
 
     /// Looks at paths and does what is due there.
@@ -83,6 +94,7 @@ impl Keeper {
         let (mut jobs, mut bytes) = (Vec::new(), 0);
         for (root, path) in dirty.paths {
             for path in self.names(work, root, path)? {
+                self.view.hold()?;
                 let Some(job) = self.look(work, root, path)? else { continue };
                 bytes += job.original.size;
                 jobs.push(job);

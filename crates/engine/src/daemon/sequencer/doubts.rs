@@ -556,10 +556,17 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if self.scan_end.is_none() && !self.settle.follows(object) {
             self.settle.refuse();
         } else {
-            let now = self.clock.instant();
-            let wait = self.root(at.root).patience.settle_min.max(NEW_WAIT);
-            self.settle.touched(object, spot.clone(), now, wait);
+            let wait = self.wait_to_settle(at, facts);
+            self.settle.touched(object, spot.clone(), self.clock.instant(), wait);
         }
+    }
+
+    /// How long what was found by looking is to rest yet before it may be complete.
+    pub(super) fn wait_to_settle(&self, at: &At, facts: &Facts) -> Duration {
+        // A time to come, after a step of the clock, says nothing.
+        let rested = self.clock.now().0.checked_sub(facts.mtime_ns.max(facts.ctime_ns));
+        let rested = rested.and_then(|rested| u64::try_from(rested).ok()).map_or(Duration::ZERO, Duration::from_nanos);
+        self.root(at.root).patience.settle_min.max(NEW_WAIT).saturating_sub(rested)
     }
 }
 

@@ -39,6 +39,8 @@ const RECENT_ENTRIES: usize = 8 * 1024;
 const TOUCH_ENTRIES: usize = 16 * 1024;
 /// Events of what happened during a scan are heard this much later at the latest.
 const SCAN_ECHO: Duration = Duration::from_secs(1);
+/// A scan that runs for longer than this does not keep the versions waiting that have not settled.
+const LONG_SCAN: Duration = Duration::from_secs(5);
 /// Names waiting to be looked at again.
 const DOUBTS_MAX: usize = 50_000;
 /// Directories waiting to have their own facts refreshed.
@@ -172,6 +174,8 @@ pub struct Sequencer<T, L> {
     uncertain: HashSet<DirNo>,
     /// Until when events may tell of what happened during a scan; `None`: one runs.
     scan_end: Option<Instant>,
+    /// Versions that have not settled are asked for from then on: not while a scan runs, unless it runs for long.
+    offers_from: Instant,
     /// Objects of which every known name is to be looked at again.
     strays: Due<ObjectNo, ()>,
     refresh: Due<DirNo, Via>,
@@ -189,6 +193,8 @@ pub struct Sequencer<T, L> {
     exchanged: Vec<(Spot, Spot)>,
     /// Behind which version the inventory is asked next for those that have not settled, and not before when.
     offering: Option<(Seq, Instant)>,
+    /// The inventory is not asked from the start again before it has this record.
+    offered_until: Seq,
     /// Inodes that were told moved, of which the inventory does not know yet.
     claimed: HashSet<(RootNo, u64)>,
     absences: Vec<(Spot, Via)>,
@@ -218,6 +224,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             unentered: HashMap::new(),
             uncertain: HashSet::new(),
             scan_end: Some(start),
+            offers_from: start,
             strays: Due::new(DOUBTS_MAX),
             refresh: Due::new(REFRESH_MAX),
             writes: Due::new(WRITES_MAX),
@@ -228,6 +235,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             renamed: HashSet::new(),
             exchanged: Vec::new(),
             offering: None,
+            offered_until: Seq::ZERO,
             claimed: HashSet::new(),
             absences: Vec::new(),
         }
@@ -476,6 +484,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     pub fn set_scanning(&mut self, scanning: bool) {
         let now = self.clock.instant();
         self.scan_end = if scanning { None } else { Some(now + SCAN_ECHO) };
+        self.offers_from = if scanning { now + LONG_SCAN } else { now };
     }
 
     /// Whether a directory of this root may have moved past a scan: where directories are watched one by one, only a

@@ -3,17 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use keepwatch_journal::Seq;
+use keepwatch_journal::{Evidence, Facts, Seq};
 
 use super::{Origin, Result, Sequencer, Spot, is_file};
 use crate::daemon::compare::{Differs, differs};
-use crate::daemon::dirs::RootNo;
+use crate::daemon::dirs::{At, RootNo};
 use crate::daemon::ledger::{Ledger, Unsettled};
 use crate::daemon::tree::{Look, Tree};
-use crate::watch::settle::TRACKED_MAX;
+use crate::watch::settle::{Seen, TRACKED_MAX};
 
 /// Versions offered in one go.
-const OFFERED_AT_ONCE: usize = 1_000;
+const OFFERED_AT_ONCE: usize = 256;
 /// When the inventory lags, it is asked again after this time.
 const LAG_WAIT: Duration = Duration::from_millis(100);
 /// The inventory is asked while fewer files than this are followed.
@@ -23,23 +23,25 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// From now on what the inventory knows to be unsettled is followed, as far as there is room.
     pub fn follow_unsettled(&mut self) {
         self.offering = Some((Seq::ZERO, self.clock.instant()));
+        self.settle.take_refused();
     }
 
     /// When there is more to be offered, and room for it.
     pub(super) fn offer_due(&self) -> Option<Instant> {
-        if self.scan_end.is_none() || self.settle.len() >= ROOM {
+        if self.settle.len() >= ROOM {
             return None;
         }
-        self.offering.map(|(_, from)| from)
+        self.offering.map(|(_, from)| from.max(self.offers_from))
     }
 
     /// Follows some more of what the inventory knows to be unsettled.
     pub(super) fn offer_unsettled(&mut self) -> Result<()> {
-        if self.scan_end.is_none() || self.settle.len() >= ROOM {
+        let now = self.clock.instant();
+        if now < self.offers_from || self.settle.len() >= ROOM {
             return Ok(());
         }
-        let now = self.clock.instant();
-        if self.offering.is_none() && self.settle.take_refused() {
+        // What it was offered last must be known to have settled, or it is offered twice.
+        if self.offering.is_none() && self.ledger.applied() >= self.offered_until && self.settle.take_refused() {
             self.offering = Some((Seq::ZERO, now));
         }
         let Some((after, _)) = self.offering.filter(|(_, from)| *from <= now) else { return Ok(()) };
@@ -49,7 +51,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         self.offering = match offered.last() {
             Some(last) => Some((last.version, now)),
             None if lags => Some((after, now + LAG_WAIT)),
-            None => None,
+            None => {
+                self.offered_until = self.last;
+                None
+            }
         };
         for unsettled in offered {
             self.offer(&unsettled)?;
@@ -69,6 +74,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 let object = (facts.dev, facts.inode);
                 if self.settle.follows(object) {
                     self.settle.renamed(object, spot);
+                } else if self.is_complete(&at, &spot, &facts)? {
+                    self.complete(&at, &spot, &facts, Evidence::Lease)?;
                 } else {
                     self.follow_up(&at, &spot, &facts);
                 }
@@ -79,5 +86,15 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a version that has rested, and of which nothing else was told, surely has no writer: it need not be followed.
+    fn is_complete(&mut self, at: &At, spot: &Spot, facts: &Facts) -> Result<bool> {
+        let is_told_otherwise = match self.recent.get(&(facts.dev, facts.inode)) {
+            Some(told) => differs(&told.facts, facts).op().is_some(),
+            None => false,
+        };
+        let may_be = !is_told_otherwise && !self.has_ended(spot, facts) && self.wait_to_settle(at, facts).is_zero();
+        Ok(may_be && matches!(self.seen(at, spot, facts)?, Seen::NoWriter(_)))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use keepwatch_journal::{Evidence, Via};
+use keepwatch_journal::{Evidence, Facts, Via};
 
 use super::events::DOUBT_WAIT;
 use super::{More, ObjectNo, Origin, Result, Sequencer, Spot, is_dir, is_file};
@@ -188,14 +188,21 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             Verdict::ByQuiet => Evidence::Quiet,
             Verdict::Wait | Verdict::Dropped => return Ok(()),
         };
-        // The lease was free after the look: what is there now is what was looked at, or it is looked at again.
-        match self.look(&at, &spot.name)? {
-            Look::There(after) if after == facts => {
+        self.complete(&at, spot, &facts, evidence)
+    }
+
+    /// Tells that a version settled, if it is still the one that was looked at before the lease was given back; else it
+    /// is looked at again.
+    pub(super) fn complete(&mut self, at: &At, spot: &Spot, facts: &Facts, evidence: Evidence) -> Result<()> {
+        let object = (facts.dev, facts.inode);
+        match self.look(at, &spot.name)? {
+            Look::There(after) if after == *facts => {
                 if self.recent.get(&object).is_none_or(|told| !told.settled) {
-                    self.tell_settled(&at, &spot.name, &facts, evidence);
+                    self.tell_settled(at, &spot.name, facts, evidence);
                 }
             }
             Look::There(_) => {
+                let now = self.clock.instant();
                 self.settle.closed(object, spot.clone(), now, Duration::ZERO);
                 self.settle.again(object, now);
             }
@@ -204,7 +211,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok(())
     }
 
-    fn seen(&mut self, at: &At, spot: &Spot, facts: &keepwatch_journal::Facts) -> Result<Seen> {
+    /// Who writes to it, as far as can be known.
+    pub(super) fn seen(&mut self, at: &At, spot: &Spot, facts: &Facts) -> Result<Seen> {
         let root = self.root(at.root);
         let (lease, shared) = (root.patience.lease, root.shared);
         if root.rules.unfinished(&spot.name) || matches!(self.look(at, &lock_of(&spot.name))?, Look::There(_)) {
