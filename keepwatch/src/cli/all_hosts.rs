@@ -1,4 +1,4 @@
-//! `ls`, `log` and `status` with `--all-hosts`: the same questions, answered by the shared index.
+//! `ls`, `log`, `status` and `replica list` with `--all-hosts`: the same questions, answered by the shared index.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -10,7 +10,7 @@ use keepwatch_engine::index::{
 };
 use keepwatch_journal::{RelPath, RootName, Timestamp};
 
-use super::{Context, place};
+use super::{Context, place, table};
 use crate::config::Settings;
 use crate::config::postgres::PostgresSettings;
 use crate::error::{CommandError, Kind, Outcome};
@@ -281,4 +281,36 @@ pub fn status(of: &Settings, context: &Context) -> Result<Outcome, CommandError>
     })?;
     let has_problems = hosts.iter().any(|host| host.problems > 0);
     Ok(if has_problems { Outcome::Findings } else { Outcome::Fine })
+}
+
+/// `replica list --all-hosts`.
+///
+/// # Errors
+/// If the index cannot be read.
+pub fn replicas(of: &Settings, context: &Context) -> Result<Outcome, CommandError> {
+    let replicas = open(of)?.replicas()?;
+    super::print(|out| {
+        if context.globals.json {
+            return replicas.iter().try_for_each(|replica| {
+                let line = serde_json::json!({"host": replica.host, "name": replica.name, "url": replica.url,
+                    "files": replica.files, "bytes": replica.bytes, "failed": replica.failed});
+                writeln!(out, "{line}")
+            });
+        }
+        let mut rows = vec![["HOST", "NAME", "FILES", "BYTES", "FAILED", "URL"].map(str::to_owned)];
+        rows.extend(replicas.iter().map(|replica| {
+            [
+                Safe::text(&replica.host).to_string(),
+                Safe::text(&replica.name).to_string(),
+                replica.files.to_string(),
+                human_size(replica.bytes),
+                replica.failed.to_string(),
+                replica.url.as_ref().map_or_else(|| "-".to_owned(), |url| Safe::text(url).to_string()),
+            ]
+        }));
+        let widths = table::widths(&rows);
+        rows.iter().try_for_each(|row| table::write(out, row, &widths, 2))
+    })?;
+    let has_failed = replicas.iter().any(|replica| replica.failed > 0);
+    Ok(if has_failed { Outcome::Findings } else { Outcome::Fine })
 }

@@ -17,6 +17,7 @@ pub mod replica;
 pub mod root;
 pub mod run;
 pub mod status;
+mod table;
 pub mod watch;
 
 use std::io::{self, BufWriter, Write};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use keepwatch_engine::target::TargetUrl;
 use serde_json::Value;
 
-use super::Context;
+use super::{Context, all_hosts, table};
 use crate::config::reader::nearest;
 use crate::config::replicas::{ReplicaSpec, name_for};
 use crate::config::{Loaded, load_files, sources};
@@ -42,7 +42,7 @@ Examples:
   keepwatch replica add vault /mnt/vault --on-delete keep --root records")]
     Add(Box<AddArgs>),
     /// List the replicas, and how each gets on
-    List,
+    List(ListArgs),
     /// Show all of one, what failed too
     Show(NameArgs),
     /// List a replica's target, hold everything against it, copy what differs, and say what that came to
@@ -81,6 +81,14 @@ pub struct AddArgs {
     pub bwlimit: Option<String>,
 }
 
+/// Flags of `keepwatch replica list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// Ask the shared index about the replicas of all hosts
+    #[arg(long)]
+    pub all_hosts: bool,
+}
+
 /// A replica's name.
 #[derive(Debug, clap::Args)]
 pub struct NameArgs {
@@ -111,7 +119,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let loaded = context.settings(&[])?;
     match &args.command {
         Command::Add(args) => add(args, &loaded, context),
-        Command::List => list(&loaded, context),
+        Command::List(args) if args.all_hosts => all_hosts::replicas(&loaded.settings, context),
+        Command::List(_) => list(&loaded, context),
         Command::Show(args) => show(&args.name, &loaded, context),
         Command::Sync(args) => ask(&args.name, ReplicaWish::Sync, &loaded, context),
         Command::Resume(args) => {
@@ -156,19 +165,9 @@ fn list(loaded: &Loaded, context: &Context) -> Result<Outcome, CommandError> {
         let header = ["NAME", "STATE", "FILES", "BYTES", "PENDING", "FAILED", "LAG", "RATE", "LAST ERROR"];
         let mut rows = vec![header.map(str::to_owned)];
         rows.extend(replicas.iter().map(row));
-        let mut widths = [0; 9];
-        for row in &rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
+        let widths = table::widths(&rows);
         for (index, row) in rows.iter().enumerate() {
-            let [name, state, numbers @ .., error] = row;
-            write!(out, "{name:0$}  {state:1$}", widths[0], widths[1])?;
-            for (number, width) in numbers.iter().zip(&widths[2..]) {
-                write!(out, "  {number:>width$}")?;
-            }
-            writeln!(out, "  {error}")?;
+            table::write(out, row, &widths, 2)?;
             if let Some(why) = index.checked_sub(1).and_then(|index| replicas[index].paused.as_ref()) {
                 writeln!(out, "  waits: {}", Safe::text(why))?;
             }

@@ -1,6 +1,6 @@
 //! The numbers that the tables hold. They are part of the schema: never renumber.
 
-use crate::model::{FileType, Op, Via};
+use crate::model::{FileType, Op, Proof, Via};
 
 /// A word that the tables hold as a number.
 pub(crate) trait Code: Sized {
@@ -26,3 +26,4 @@ macro_rules! codes {
 codes!(FileType, File = 1, Dir = 2, Symlink = 3, Fifo = 4, Socket = 5, Block = 6, Char = 7);
 codes!(Op, Create = 1, Modify = 2, Attrib = 3, Move = 4, Delete = 5);
 codes!(Via, Fanotify = 1, Inotify = 2, Poll = 3, Scan = 4);
+codes!(Proof, Presumed = 1, Written = 2, Proved = 3);

@@ -12,10 +12,11 @@
 //! directory's name is the end of all that it held.
 //!
 //! `record` decides what a record means; `tree` changes live names and `dirs` directories; `known` are the values,
-//! `codes` and `acts` how they lie in columns; `told` is what a record is asked by.
+//! `codes`, `copies` and `acts` how they lie in columns; `told` is what a record is asked by.
 
 pub(crate) mod acts;
 pub(crate) mod codes;
+mod copies;
 mod dirs;
 mod known;
 mod record;
@@ -23,6 +24,8 @@ mod store;
 pub(crate) mod told;
 mod tree;
 
+pub use copies::copy_key;
+pub(crate) use copies::range_end;
 pub(crate) use dirs::{DEPTH_BITS, below};
 pub use known::{DirId, FileId, Known, KnownChild, ROOTS_DIR};
 pub(crate) use known::{ROOTS, signed, unsigned};

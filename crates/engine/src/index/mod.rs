@@ -19,13 +19,14 @@
 //!
 //! # Where what is
 //!
-//! `writer` keeps transaction, cursor and savepoints; `audit` are the rows of the history, `row` those of names; `host`
+//! `writer` keeps transaction, cursor and savepoints; `audit` are the rows of the history, `row` those of names, `copies` those of replicas; `host`
 //! says whose rows they are; `schema` makes the tables; `session` is the connection; `copy` PostgreSQL's binary format;
 //! `replay` makes a host's rows anew;
 //! `view` reads: `list` what stands or stood, `gaps` whether that is certain, `log` what happened.
 
 mod ahead;
 mod audit;
+mod copies;
 mod copy;
 mod database;
 mod error;
@@ -43,6 +44,7 @@ mod text;
 mod view;
 mod writer;
 
+pub use copies::IndexReplica;
 pub use error::{IndexError, Result};
 pub use host::Writer;
 pub use list::{IndexMoment, IndexName};

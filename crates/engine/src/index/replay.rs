@@ -10,8 +10,20 @@ use super::writer::Index;
 use crate::model::{Cursor, Record, Seq};
 
 /// The tables that hold rows of hosts, but for `hosts` itself.
-const TABLES: [&str; 9] =
-    ["cursors", "problems", "roots", "dirs", "dir_names", "files", "past_names", "acts", "changes"];
+const TABLES: [&str; 12] = [
+    "cursors",
+    "problems",
+    "roots",
+    "dirs",
+    "dir_names",
+    "files",
+    "past_names",
+    "failures",
+    "copies",
+    "replicas",
+    "acts",
+    "changes",
+];
 /// Rows of a host that are taken away in one transaction.
 const FORGET_AT_ONCE: i64 = 50_000;
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::ahead;
 use super::audit::{self, Audit, COPY_ACTS, COPY_CHANGES};
+use super::copies;
 use super::database::Database;
 use super::error::{IndexError, Result};
 use super::host::{self, Writer};
@@ -124,6 +125,7 @@ impl Index {
         let mut problems = Vec::new();
         let mut files = Vec::with_capacity(records.len());
         self.inventory(records, &mut files, &mut problems)?;
+        self.copies(records, &mut problems)?;
         let told = records.partition_point(|record| record.seq <= self.history_from);
         let (changes, acts) = audit::rows(self.host, &records[told..], &files[told..]);
         self.history(COPY_CHANGES, &records[told..], &changes, 0..changes.rows.len(), &mut problems)?;
@@ -182,6 +184,28 @@ impl Index {
         };
         self.inventory(&records[..cut], files, problems)?;
         self.inventory(&records[cut..], files, problems)
+    }
+
+    /// Applies what the records say of replicas, which is a part of its own: what is wrong there is found by halves, too.
+    fn copies<'r>(&self, records: &'r [Record], problems: &mut Vec<Problem<'r>>) -> Result<()> {
+        if !records.iter().any(copies::tells_of_replicas) {
+            return Ok(());
+        }
+        self.session.run("SAVEPOINT part")?;
+        match copies::apply(&self.session, self.host, records) {
+            Ok(()) => self.session.run("RELEASE part"),
+            Err(error) if error.is_of_the_row() => {
+                self.session.run("ROLLBACK TO part; RELEASE part")?;
+                if let [record] = records {
+                    problems.push(Problem { record, part: "inventory", reason: error.to_string() });
+                    return Ok(());
+                }
+                let (first, second) = records.split_at(records.len() / 2);
+                self.copies(first, problems)?;
+                self.copies(second, problems)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn undo(&mut self) -> Result<()> {

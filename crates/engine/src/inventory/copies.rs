@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::error::Result;
 use super::row::{DirId, FileId, signed, unsigned};
 use super::view::View;
-use crate::apply::Stamp;
 use crate::apply::codes::Code;
+use crate::apply::{Stamp, copy_key, range_end};
 use crate::model::{Copied, Digest, Failed, FileType, Proof, RelPath, Replica, ReplicaName, Seq, Timestamp, Withdrawn};
 
 /// A replica that some record named.
@@ -76,41 +76,6 @@ pub struct CopyCounts {
 }
 
 const COLUMNS: &str = "path, file_id, of_seq, kind, size, mtime_ns, sha256, proof";
-
-/// The key of a copy: the path, with a `/` behind a directory's.
-#[must_use]
-pub fn copy_key(path: &RelPath, kind: FileType) -> Vec<u8> {
-    let mut key = path.as_bytes().to_vec();
-    if kind == FileType::Dir {
-        key.push(b'/');
-    }
-    key
-}
-
-/// The first key behind everything in a directory, whose own key this is.
-pub(crate) fn range_end(dir_key: &[u8]) -> Vec<u8> {
-    let mut end = dir_key.to_vec();
-    if let Some(last) = end.last_mut() {
-        *last = b'/' + 1;
-    }
-    end
-}
-
-fn proof_code(proof: Proof) -> i64 {
-    match proof {
-        Proof::Presumed => 1,
-        Proof::Written => 2,
-        Proof::Proved => 3,
-    }
-}
-
-fn proof_of(code: i64) -> Proof {
-    match code {
-        3 => Proof::Proved,
-        2 => Proof::Written,
-        _ => Proof::Presumed,
-    }
-}
 
 /// The replica's id: the seq of the first record that named it.
 fn replica_id(db: &Connection, name: &ReplicaName, stamp: Stamp) -> rusqlite::Result<i64> {
@@ -202,7 +167,7 @@ pub(super) fn copied(db: &Connection, copied: &Copied, root: i64, stamp: Stamp) 
         signed(copied.size),
         copied.mtime_ns,
         copied.sha256.as_ref().map(|digest| &digest.0[..]),
-        proof_code(copied.proof),
+        copied.proof.code(),
         signed(stamp.seq.0)
     ])?;
     match &copied.sha256 {
@@ -299,7 +264,7 @@ fn read_copy(row: &Row<'_>) -> rusqlite::Result<CopyRow> {
         size: unsigned(row.get(4)?),
         mtime_ns: row.get(5)?,
         sha256: row.get(6)?,
-        proof: proof_of(row.get(7)?),
+        proof: Proof::decode(row.get(7)?).unwrap_or(Proof::Presumed),
     })
 }
 

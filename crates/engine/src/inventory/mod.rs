@@ -55,8 +55,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use copies::range_end;
-pub use copies::{CopyCounts, CopyRow, FailureRow, Misplaced, ReplicaRow, copy_key};
+pub use crate::apply::copy_key;
+pub(crate) use crate::apply::range_end;
+pub use copies::{CopyCounts, CopyRow, FailureRow, Misplaced, ReplicaRow};
 pub use error::{InventoryError, Result};
 pub use list::{ListQuery, Listed, Listing};
 pub use log::LogQuery;

@@ -117,6 +117,54 @@ CREATE TABLE past_names (
   PRIMARY KEY (host_id, dir_id, name, to_seq, file_id)
 );
 
+-- The places that hold copies. files and bytes are what each holds of regular files; roots is a JSON object.
+CREATE TABLE replicas (
+  host_id    integer NOT NULL,
+  replica_id bigint  NOT NULL,
+  name       text    NOT NULL,
+  url        text,
+  identity   text,
+  roots      text    NOT NULL,
+  files      bigint  NOT NULL,
+  bytes      bigint  NOT NULL,
+  PRIMARY KEY (host_id, replica_id)
+);
+CREATE UNIQUE INDEX replicas_name ON replicas (host_id, name);
+
+-- Which replica holds which version: of_seq is the last record that had told of the original. path is exact and in the root,
+-- a directory's with a slash at its end; path_hash is its sha256, because a path can be longer than an index takes.
+CREATE TABLE copies (
+  host_id    integer  NOT NULL,
+  kind       smallint NOT NULL,
+  proof      smallint NOT NULL,
+  replica_id bigint   NOT NULL,
+  root_id    bigint   NOT NULL,
+  file_id    bigint   NOT NULL,
+  of_seq     bigint   NOT NULL,
+  seq        bigint   NOT NULL,
+  size       bigint   NOT NULL,
+  mtime_ns   bigint   NOT NULL,
+  path_hash  bytea    NOT NULL,
+  path       bytea    NOT NULL,
+  sha256     bytea,
+  PRIMARY KEY (host_id, replica_id, root_id, path_hash)
+);
+CREATE INDEX copies_below ON copies (host_id, replica_id, root_id, substr(path, 1, 512));
+CREATE INDEX copies_file ON copies (host_id, file_id);
+
+-- Originals that could not be copied, given up for now.
+CREATE TABLE failures (
+  host_id    integer NOT NULL,
+  replica_id bigint  NOT NULL,
+  root_id    bigint  NOT NULL,
+  seq        bigint  NOT NULL,
+  at_ns      bigint  NOT NULL,
+  path_hash  bytea   NOT NULL,
+  path       bytea   NOT NULL,
+  why        text    NOT NULL,
+  PRIMARY KEY (host_id, replica_id, root_id, path_hash)
+);
+
 -- The history, in partitions by month, so that old ones can be detached. at has microseconds, as PostgreSQL's times have;
 -- at_ns holds the nanoseconds behind them. path is for people; path_raw is there only where the path is no text, and then
 -- it counts. The record that first told of an object has its id as seq, so changes_file holds only the later ones.
@@ -229,3 +277,20 @@ SELECT c.seq, c.at, h.name AS host,
        c.merged, c.subtree, c.exchange, c.file_id
   FROM hosts h JOIN changes c ON c.host_id = h.host_id
  WHERE NOT h.is_loading;
+
+-- Every original file with each copy of its present version; a file without any has one row, in which replica is null.
+CREATE VIEW original_copies AS
+SELECT h.name AS host, r.name AS root,
+       CASE WHEN d.path_text = '' THEN '' ELSE d.path_text || '/' END
+         || coalesce(f.name_text, convert_from(f.name, 'UTF8')) AS path,
+       f.size, encode(f.sha256, 'hex') AS sha256, f.settled_seq >= f.version_seq AS settled,
+       p.name AS replica,
+       CASE c.proof WHEN 1 THEN 'presumed' WHEN 2 THEN 'written' WHEN 3 THEN 'proved' END AS proof,
+       f.file_id
+  FROM hosts h
+  JOIN roots r ON r.host_id = h.host_id
+  JOIN dirs d ON d.host_id = r.host_id AND d.root_id = r.root_id
+  JOIN files f ON f.host_id = d.host_id AND f.dir_id = d.dir_id AND f.kind = 1
+  LEFT JOIN copies c ON c.host_id = f.host_id AND c.file_id = f.file_id AND c.of_seq >= f.version_seq
+  LEFT JOIN replicas p ON p.host_id = c.host_id AND p.replica_id = c.replica_id
+ WHERE h.is_current;
