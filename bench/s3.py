@@ -49,6 +49,8 @@ def run(options) -> None:
     s5cmd = _s5cmd()
     print(f"{harness.version(rclone, 'version')}; s5cmd {harness.version(s5cmd, 'version')}")
     os.environ.update(AWS_ACCESS_KEY_ID=KEY_ID, AWS_SECRET_ACCESS_KEY=SECRET, AWS_REGION=REGION)
+    # The server speaks plain HTTP, and rclone refuses to begin with a bundle of certificates.
+    os.environ.pop("AWS_CA_BUNDLE", None)
     server.restart()
     size = options.files * max(options.size, 4096) * 2 + options.large * (options.large_mib << 20) + (1 << 30)
     with harness.place(size, options.files * 2 + 20_000, options.tmpfs) as base:
@@ -82,7 +84,8 @@ def _tools(server: Server, keepwatch: str, s5cmd: str, rclone: str, top: pathlib
 
 
 def _rclone(url: str) -> list[str]:
-    return ["--config", "/dev/null", "--s3-provider", "Other", "--s3-env-auth", "--s3-endpoint", url, "--s3-region", REGION]
+    return ["--config", "/dev/null", "--s3-provider", "Other", "--s3-env-auth", "--s3-list-version", "2", "--s3-endpoint", url,
+            "--s3-region", REGION]
 
 
 def _same(rclone: str, url: str, top: pathlib.Path) -> None:
