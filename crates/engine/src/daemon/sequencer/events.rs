@@ -282,8 +282,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok(!self.has_ended_since(&spot, seq)?)
     }
 
-    /// Whether a name, or that of a directory above it, was told to have ended after that record.
+    /// Whether a name, or that of a directory above it, was told to have ended, or to have become another's, after that
+    /// record.
     pub(super) fn has_ended_since(&mut self, spot: &Spot, seq: Seq) -> Result<bool> {
+        if self.taken.get(spot).is_some_and(|taken| *taken > seq) {
+            return Ok(true);
+        }
         let mut spot = spot.clone();
         loop {
             if self.ended.get(&spot).is_some_and(|ended| *ended > seq) {

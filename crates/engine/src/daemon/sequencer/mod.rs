@@ -161,6 +161,8 @@ pub struct Sequencer<T, L> {
     /// Names that were told to have ended, or to be another directory, and when: what was told of them and of what is
     /// below them before counts no more.
     ended: Cache<Spot, Seq>,
+    /// When something was last told to have got a name: what had it before has it no more, whatever is there again.
+    taken: Cache<Spot, Seq>,
     settle: Settle<ObjectNo, Spot>,
     doubts: Due<Spot, Origin>,
     /// Names whose records are not in the inventory yet though a doubt about them was resolved.
@@ -217,6 +219,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             recent: Cache::new(RECENT_ENTRIES),
             keys: Cache::new(RECENT_ENTRIES),
             ended: Cache::new(RECENT_ENTRIES),
+            taken: Cache::new(RECENT_ENTRIES),
             settle: Settle::default(),
             doubts: Due::new(DOUBTS_MAX),
             resolved: HashSet::new(),
@@ -390,6 +393,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             subtree: more.subtree,
             exchange: more.exchange,
         }));
+        if matches!(op, Op::Create | Op::Move) {
+            self.taken.insert(Spot { dir: at.no, name: name.into() }, seq);
+        }
         if op == Op::Delete || told.as_ref().is_none_or(|facts| op == Op::Create && is_dir(facts)) {
             self.ended.insert(Spot { dir: at.no, name: name.into() }, seq);
         }

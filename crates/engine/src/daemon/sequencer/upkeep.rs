@@ -146,6 +146,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     pub fn forget_told(&mut self) {
         self.recent.clear();
         self.ended.clear();
+        self.taken.clear();
         self.touches.clear();
         self.touch_floor = self.last;
     }
