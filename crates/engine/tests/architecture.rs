@@ -36,6 +36,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
             "ls",
             "man",
             "mirror",
+            "pack",
             "receive",
             "reconcile",
             "replay",
@@ -146,7 +147,7 @@ fn unsafe_code_stands_in_one_place() {
 
 #[test]
 fn libraries_neither_print_nor_read_the_environment() {
-    let libraries = ["crates/journal/src/", "crates/engine/src/"];
+    let libraries = ["crates/journal/src/", "crates/engine/src/", "crates/pack/src/"];
     for source in sources().iter().filter(|source| libraries.iter().any(|place| source.path.starts_with(place))) {
         for door in [
             "println!",
@@ -172,8 +173,13 @@ fn crates_depend_only_downwards() {
     };
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(ours("keepwatch-journal"), set(&[]));
+    assert_eq!(ours("keepwatch-pack"), set(&[]), "worker programs link it alone");
     assert_eq!(ours("keepwatch-engine"), set(&["keepwatch-journal"]));
-    assert_eq!(ours("keepwatch"), set(&["keepwatch-engine", "keepwatch-journal"]), "what simulates is not shipped");
+    assert_eq!(
+        ours("keepwatch"),
+        set(&["keepwatch-engine", "keepwatch-journal", "keepwatch-pack"]),
+        "what simulates is not shipped"
+    );
     for forbidden in NOT_IN_THE_ENGINE {
         assert!(!dependencies("keepwatch-engine").contains(*forbidden), "the engine may not depend on {forbidden}");
     }

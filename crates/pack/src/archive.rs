@@ -170,7 +170,8 @@ pub(crate) fn content(
         return Err(damaged("the member is encrypted".to_owned()));
     }
     let mut unpacker = Unpacker::new(found.content).map_err(|mismatch| damaged(mismatch.to_string()))?;
-    let end = found.data_at.checked_add(found.content.packed).ok_or_else(|| damaged("a size is too large".to_owned()))?;
+    let end =
+        found.data_at.checked_add(found.content.packed).ok_or_else(|| damaged("a size is too large".to_owned()))?;
     let mut window = Window::new(file, end);
     let mut at = found.data_at;
     while at < end {

@@ -251,7 +251,8 @@ fn read_back(files: &dyn Files, path: &Path, expected: &Expected<'_>, beat: Beat
     for (NewMember { staged, stored_as, .. }, offset) in expected.members.iter().zip(expected.offsets) {
         let len = local::encoded_len(stored_as, &staged.content, staged.attributes.mtime_secs);
         let header = window.at(*offset, len).during("read", path)?;
-        let is_same = local::parse(header).is_ok_and(|header| header.name == stored_as && header.content == staged.content);
+        let is_same =
+            local::parse(header).is_ok_and(|header| header.name == stored_as && header.content == staged.content);
         if !is_same {
             return Err(differs("a header is not what was written"));
         }

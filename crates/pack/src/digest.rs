@@ -39,7 +39,11 @@ mod tests {
     /// These stand in files: they must never change.
     #[test]
     fn the_digest_is_the_one_of_the_format() {
-        let known = [(&b""[..], 0xEFD0_1F60_BA99_2926_u64), (b"a", 0x82A2_A958_A9BE_CE5B), (b"run1/out.txt", 0x154C_3CB9_33C7_1F7F)];
+        let known = [
+            (&b""[..], 0xEFD0_1F60_BA99_2926_u64),
+            (b"a", 0x82A2_A958_A9BE_CE5B),
+            (b"run1/out.txt", 0x154C_3CB9_33C7_1F7F),
+        ];
         for (bytes, digest) in known {
             assert_eq!(format!("{:016x}", digest64(bytes)), format!("{digest:016x}"));
         }

@@ -132,7 +132,11 @@ fn put(files: &dyn Files, archive: &ArchiveName, line: &PartLine) -> Result<Plac
     let dir = path.parent().unwrap_or(Path::new("")).to_owned();
     for _ in 0..LOOKS_MAX {
         let there = files.stat(&path);
-        let id = if matches!(&there, Ok(facts) if facts.kind == crate::files::Kind::File) { id_at(files, &path)? } else { None };
+        let id = if matches!(&there, Ok(facts) if facts.kind == crate::files::Kind::File) {
+            id_at(files, &path)?
+        } else {
+            None
+        };
         if id == Some(line.id) {
             // Left over where it was given its name by a link.
             let _ = files.remove(&waiting);
@@ -140,7 +144,9 @@ fn put(files: &dyn Files, archive: &ArchiveName, line: &PartLine) -> Result<Plac
         }
         if if_there(files.stat(&waiting)).during("look at", &waiting)?.is_none() {
             // Somebody put it there just now, or somebody took it away since.
-            if id_at(files, &path)? == Some(line.id) || if_there(files.stat(&waiting)).during("look at", &waiting)?.is_none() {
+            if id_at(files, &path)? == Some(line.id)
+                || if_there(files.stat(&waiting)).during("look at", &waiting)?.is_none()
+            {
                 return Ok(Placed::Fine);
             }
             continue;

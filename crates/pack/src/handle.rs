@@ -132,7 +132,7 @@ impl Handle {
         };
         let plain = Content { method: STORED, crc, packed: spill.len, size: spill.len };
         if let Method::Deflated(level) = self.shared.options.method {
-            let mut packed = StagingFile::create(files, Owner::of_process(), "spill")?;
+            let packed = StagingFile::create(files, Owner::of_process(), "spill")?;
             let data_at = packed.large_data_at(&self.name);
             match deflate_file(spill.staging.file(), spill.data_at, spill.len, packed.file(), data_at, level) {
                 Ok(Some(len)) => {
@@ -256,7 +256,14 @@ pub(crate) fn pack(bytes: &[u8], method: Method) -> (Content, Option<Vec<u8>>) {
 }
 
 /// Deflates a piece of a file into another one; the length, or `None` if it does not become shorter.
-fn deflate_file(from: &dyn File, from_at: u64, len: u64, to: &dyn File, to_at: u64, level: u32) -> io::Result<Option<u64>> {
+fn deflate_file(
+    from: &dyn File,
+    from_at: u64,
+    len: u64,
+    to: &dyn File,
+    to_at: u64,
+    level: u32,
+) -> io::Result<Option<u64>> {
     let mut state = Compress::new(Compression::new(level.clamp(1, 9)), false);
     let (mut input, mut output) = (vec![0; PIECE_BYTES], Vec::with_capacity(PIECE_BYTES));
     let (mut read, mut written) = (0, 0);
@@ -334,14 +341,16 @@ impl Read for Handle {
                 into[..len].copy_from_slice(&memory[from..from + len]);
                 len
             }
-            Body::Spilled(spill) => match spill.staging.file().read_at(&mut into[..len], spill.data_at + self.position)? {
-                // Behind the last byte that was written, within the length that was set.
-                0 => {
-                    into[..len].fill(0);
-                    len
+            Body::Spilled(spill) => {
+                match spill.staging.file().read_at(&mut into[..len], spill.data_at + self.position)? {
+                    // Behind the last byte that was written, within the length that was set.
+                    0 => {
+                        into[..len].fill(0);
+                        len
+                    }
+                    count => count,
                 }
-                count => count,
-            },
+            }
         };
         self.position += count as u64;
         Ok(count)

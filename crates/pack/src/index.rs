@@ -172,7 +172,8 @@ impl Index {
         Some(Index { file, fences })
     }
 
-    fn find(&self, digest: u64) -> Result<Vec<u64>, Unreadable> {
+    /// The places that have this digest.
+    pub(crate) fn find(&self, digest: u64) -> Result<Vec<u64>, Unreadable> {
         let mut found = Vec::new();
         // Equal digests may begin on the page before the first that begins with it.
         let first = self.fences.partition_point(|fence| *fence < digest).saturating_sub(1);

@@ -21,6 +21,7 @@
 //! ```
 
 mod archive;
+mod base;
 mod build;
 mod digest;
 mod error;
@@ -39,11 +40,16 @@ mod plan;
 mod scan;
 mod scavenge;
 mod staged;
+mod status;
+mod verify;
 mod zip;
 
+pub use base::{Base, Listed};
 pub use error::PackError;
 pub use handle::Handle;
 pub use name::{ArchiveName, MemberName, NameError, STAGING_DIR, escape};
 pub use packer::{Method, OnDrop, Options, Packer, Sync};
 pub use plan::Limits;
 pub use scavenge::{Report, ScavengeOptions, Scavenger};
+pub use status::{ArchiveStatus, Count, PartStatus, Status};
+pub use verify::{Finding, Verified};

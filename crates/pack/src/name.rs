@@ -184,7 +184,7 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// The bytes that [`escape`] wrote.
 #[must_use]
-pub fn unescape(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, behind)) = rest.split_first() {
@@ -286,7 +286,8 @@ mod tests {
         assert_eq!(archive.part_path(12), Path::new("d/a.b-12.zip"));
         assert_eq!(archive.index_path(12), Path::new("d/.a.b-12.zip.index"));
         assert_eq!(archive.part_number(b"a.b-12.zip"), Some(12));
-        for other in [&b"a.b.zip"[..], b"a.b-0.zip", b"a.b-+1.zip", b"a.b-.zip", b"xa.b-1.zip", b"a.b-99999999999.zip"] {
+        for other in [&b"a.b.zip"[..], b"a.b-0.zip", b"a.b-+1.zip", b"a.b-.zip", b"xa.b-1.zip", b"a.b-99999999999.zip"]
+        {
             assert_eq!(archive.part_number(other), None);
         }
     }

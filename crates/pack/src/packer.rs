@@ -216,7 +216,11 @@ impl Shared {
             if aged.file.is_in_place(&*self.files) {
                 let Options { rotation_bytes, rotation_members, .. } = self.options;
                 let is_full = aged.file.bytes() >= rotation_bytes || aged.file.members() >= rotation_members;
-                return if is_full || state.age() >= self.options.rotation { state.close(&*self.files) } else { Ok(()) };
+                return if is_full || state.age() >= self.options.rotation {
+                    state.close(&*self.files)
+                } else {
+                    Ok(())
+                };
             }
             // A scavenger took it, and perhaps before this member was in it.
             state.staging = None;

@@ -84,7 +84,12 @@ impl Part {
     }
 
     /// Finds a part that an archive is said to have: under its name, or on its way there.
-    pub(crate) fn find(files: &dyn Files, archive: &ArchiveName, number: u32, id: PartId) -> Result<Option<Self>, PackError> {
+    pub(crate) fn find(
+        files: &dyn Files,
+        archive: &ArchiveName,
+        number: u32,
+        id: PartId,
+    ) -> Result<Option<Self>, PackError> {
         for path in [archive.part_path(number), place::new_part(id)] {
             let opened = match files.open(&path) {
                 Ok(file) => file,

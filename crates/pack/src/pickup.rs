@@ -31,7 +31,8 @@ pub(crate) fn pickup(shared: &Arc<Shared>, source: &Path, name: &MemberName) -> 
     };
     let is_same = |file: &fs::File| {
         let after = file.metadata().during("read", source)?;
-        let told = |meta: &fs::Metadata| (meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+        let told =
+            |meta: &fs::Metadata| (meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
         if told(&before) == told(&after) { Ok(()) } else { Err(PackError::Changed { path: source.to_owned() }) }
     };
     if before.size() <= shared.options.spill_bytes as u64 {

@@ -41,10 +41,7 @@ impl Amount {
     }
 
     fn plus(self, other: Amount) -> Amount {
-        Amount {
-            members: self.members.saturating_add(other.members),
-            bytes: self.bytes.saturating_add(other.bytes),
-        }
+        Amount { members: self.members.saturating_add(other.members), bytes: self.bytes.saturating_add(other.bytes) }
     }
 
     fn is_within(self, limits: &Limits) -> bool {

@@ -202,7 +202,8 @@ impl Scanner<'_> {
             };
             let own = self.salt;
             let header = local::parse(self.window.at(found, HEADER_BYTES_MAX)?);
-            if matches!(header.map(|header| header.staged), Ok(Staged::Sound(salt)) if own.is_none_or(|own| own == salt)) {
+            if matches!(header.map(|header| header.staged), Ok(Staged::Sound(salt)) if own.is_none_or(|own| own == salt))
+            {
                 return Ok(found);
             }
             at = found + 1;
@@ -230,7 +231,7 @@ fn member_of(header: &Local<'_>, data_at: u64) -> Result<StagedMember, String> {
     if !header.is_readable() {
         return Err(format!("`{}` is encrypted or packed in another way", crate::name::escape(header.name)));
     }
-    let name = MemberName::parse(header.name)
-        .map_err(|error| format!("`{}`: {error}", crate::name::escape(header.name)))?;
+    let name =
+        MemberName::parse(header.name).map_err(|error| format!("`{}`: {error}", crate::name::escape(header.name)))?;
     Ok(StagedMember { name, content: header.content, attributes: header.attributes, data_at })
 }

@@ -31,9 +31,7 @@ impl StagingFile {
         let path = place::own(&format!("{owner}.{ending}"));
         let file = files.create_new(&path).during("create", &path)?;
         let facts = file.facts().during("create", &path)?;
-        Ok(StagingFile {
-            file, facts, owner, path, end: 0, directory: Vec::new(), members: 0, buffer: Vec::new()
-        })
+        Ok(StagingFile { file, facts, owner, path, end: 0, directory: Vec::new(), members: 0, buffer: Vec::new() })
     }
 
     /// Members so far.

@@ -9,6 +9,7 @@ pub mod log;
 pub mod ls;
 pub mod man;
 pub mod mirror;
+pub mod pack;
 pub mod place;
 pub mod receive;
 pub mod reconcile;
@@ -81,6 +82,8 @@ pub enum Command {
     Config(config::Args),
     /// Keep replicas: add, list, sync, resume, accept, remove
     Replica(replica::Args),
+    /// Pack many small files into zip archives, from many processes
+    Pack(Box<pack::Args>),
     /// List the roots, or accept a replaced disk
     Root(root::Args),
     /// Take copies in for a Keepwatch on another host: what `ssh` starts on this side
@@ -110,6 +113,7 @@ impl Command {
             Command::Init(args) => init::run(args, context),
             Command::Config(args) => config::run(args, context),
             Command::Replica(args) => replica::run(args, context),
+            Command::Pack(args) => pack::run(args, context),
             Command::Root(args) => root::run(args, context),
             Command::Receive(args) => receive::run(args, context),
             Command::Completions(args) => completions::run(args),

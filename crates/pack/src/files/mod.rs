@@ -173,7 +173,10 @@ pub fn create_dirs(files: &dyn Files, dir: &Path) -> io::Result<()> {
 /// Whether something was not there.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     // A directory that was removed and one that was replaced by a file are both: there is no such thing.
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle
+    )
 }
 
 /// What is there, or nothing.

@@ -312,7 +312,13 @@ impl Publisher<'_> {
 
     /// Writes the index of a part, or removes one that it does not need. It is made of what the part holds, so it is not
     /// synced: one that is damaged is made anew.
-    fn write_index(&mut self, archive: &ArchiveName, number: u32, id: PartId, places: &[Place]) -> Result<(), PackError> {
+    fn write_index(
+        &mut self,
+        archive: &ArchiveName,
+        number: u32,
+        id: PartId,
+        places: &[Place],
+    ) -> Result<(), PackError> {
         let path = archive.index_path(number);
         if (places.len() as u64) < INDEX_MEMBERS_MIN {
             if_there(self.files.remove(&path)).during("remove", &path)?;

@@ -246,7 +246,8 @@ fn read_end(file: &dyn File, tail: &[u8], at: usize, size: u64) -> Result<End, U
         comment: tail[at + END_LEN..].to_vec(),
     };
     let mut end_at = size - (tail.len() - at) as u64;
-    let is_wide = end.members == ZIP64_MEMBERS_FROM || end.directory_at == ZIP64_FROM || end.directory_len == ZIP64_FROM;
+    let is_wide =
+        end.members == ZIP64_MEMBERS_FROM || end.directory_at == ZIP64_FROM || end.directory_len == ZIP64_FROM;
     if let (true, Some(locator_at)) = (is_wide, end_at.checked_sub(LOCATOR_LEN as u64)) {
         let mut locator = [0; LOCATOR_LEN];
         read_exact_at(file, &mut locator, locator_at)?;

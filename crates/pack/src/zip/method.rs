@@ -43,11 +43,9 @@ impl Unpacker {
     pub(crate) fn new(content: Content) -> Result<Self, Mismatch> {
         let inflater = match content.method {
             STORED => None,
-            DEFLATED => Some(Box::new(Inflater {
-                state: Decompress::new(false),
-                piece: vec![0; PIECE_BYTES],
-                is_ended: false,
-            })),
+            DEFLATED => {
+                Some(Box::new(Inflater { state: Decompress::new(false), piece: vec![0; PIECE_BYTES], is_ended: false }))
+            }
             _ => return Err(Mismatch::Method),
         };
         Ok(Unpacker { content, packed: 0, size: 0, crc: crc32fast::Hasher::new(), inflater })
