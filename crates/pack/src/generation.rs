@@ -139,7 +139,7 @@ fn put(files: &dyn Files, archive: &ArchiveName, line: &PartLine) -> Result<Plac
         };
         if id == Some(line.id) {
             // Left over where it was given its name by a link.
-            let _ = files.remove(&waiting);
+            if_there(files.remove(&waiting)).during("remove", &waiting)?;
             return Ok(Placed::Fine);
         }
         if if_there(files.stat(&waiting)).during("look at", &waiting)?.is_none() {
@@ -162,7 +162,7 @@ fn put(files: &dyn Files, archive: &ArchiveName, line: &PartLine) -> Result<Plac
         };
         match moved {
             Ok(()) => {
-                let _ = files.remove(&waiting);
+                if_there(files.remove(&waiting)).during("remove", &waiting)?;
                 files.sync_dir(&dir).during("sync", &dir)?;
                 return Ok(Placed::Fine);
             }

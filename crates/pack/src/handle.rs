@@ -199,13 +199,12 @@ pub(crate) fn close_large(
     content: &Content,
     attributes: &Attributes,
 ) -> Result<(), PackError> {
-    match staging.seal_large(name, content, attributes) {
-        Ok(()) => staging.close(files),
-        Err(error) => {
-            staging.discard(files);
-            Err(error)
-        }
+    let closed = staging.seal_large(name, content, attributes).and_then(|()| staging.close(files));
+    if closed.is_err() {
+        // If it was given away all the same, nothing is under this name.
+        staging.discard(files);
     }
+    closed
 }
 
 impl Spill {

@@ -299,10 +299,13 @@ impl State {
     }
 
     fn close(&mut self, files: &dyn Files) -> Result<(), PackError> {
-        match self.staging.take() {
-            Some(aged) => aged.file.close(files),
-            None => Ok(()),
+        let Some(mut aged) = self.staging.take() else { return Ok(()) };
+        let closed = aged.file.close(files);
+        if closed.is_err() && aged.file.is_in_place(files) {
+            // Nobody else may take it while this process lives: it is closed another time.
+            self.staging = Some(aged);
         }
+        closed
     }
 
     fn hear_failure(&mut self) -> Result<(), PackError> {

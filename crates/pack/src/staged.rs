@@ -119,11 +119,12 @@ impl StagingFile {
     }
 
     /// Writes the list of members behind them, makes all of it durable and lets scavengers take it. A file that one of
-    /// them took already is theirs, and fine.
-    pub(crate) fn close(mut self, files: &dyn Files) -> Result<(), PackError> {
+    /// them took already is theirs, and fine. After an error it may be in place still: then it can be closed again.
+    pub(crate) fn close(&mut self, files: &dyn Files) -> Result<(), PackError> {
         // Without the list of members each of them is still complete: scavengers do not need it.
         let _ = self.write_directory();
         let synced = self.sync();
+        // Whatever is wrong with the disk, what is there is given away: each member is held against its sum.
         let closed = place::own(&format!("{}.closed", self.owner));
         let renamed = files.rename(&self.path, &closed);
         if renamed.is_err() && self.is_in_place(files) {
@@ -133,14 +134,14 @@ impl StagingFile {
         synced
     }
 
-    fn write_directory(&mut self) -> Result<(), PackError> {
+    fn write_directory(&self) -> Result<(), PackError> {
         let end = End {
             directory_at: self.end,
             directory_len: self.directory.len() as u64,
             members: self.members,
             comment: Vec::new(),
         };
-        let mut bytes = std::mem::take(&mut self.directory);
+        let mut bytes = self.directory.clone();
         central::encode_end(&end, &mut bytes);
         self.file.write_at(&bytes, self.end).during("write", &self.path)?;
         // What a failed write left behind must not stand after the end.

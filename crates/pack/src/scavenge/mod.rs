@@ -95,8 +95,10 @@ impl Scavenger {
         }
         let mut work = WorkDir::create(files, self.options.stale_after())?;
         let done = self.round(&mut work, &mut report);
-        let ended = work.end();
-        done.and(ended).map(|()| report)
+        if let Err(error) = work.end() {
+            report.errors.push(error);
+        }
+        done.map(|()| report)
     }
 
     fn round(&self, work: &mut WorkDir<'_>, report: &mut Report) -> Result<(), PackError> {

@@ -112,36 +112,43 @@ impl<'a> WorkDir<'a> {
 
 /// Brings to an end what was going on in a work directory, moves its claims and removes it.
 ///
-/// No owner may be at work there. What it was about to publish cannot be published any more once its text is removed; so
-/// a part that no generation has can go then.
+/// No owner may be at work there. What cannot be brought to an end stays, and so does the directory then.
 fn clear(files: &dyn Files, dir: &Path, to: Option<&Path>) -> Result<(), PackError> {
     let names = files.list(dir).during("read", dir)?;
-    for name in names.iter().filter(|name| Path::new(name).extension().is_some_and(|ending| ending == "gen")) {
-        let path = dir.join(name);
-        if let Some(manifest) = generation::read_small(files, &path)?.and_then(|bytes| Manifest::parse(&bytes)) {
-            Archive::open_settled(files, &manifest.archive, dir)?;
-            if_there(files.remove(&path)).during("remove", &path)?;
-            let newest = generation::newest(files, &manifest.archive)?.manifest;
-            for line in manifest.parts.iter().filter(|line| !generation::has(newest.as_ref(), line.id)) {
-                if_there(files.remove(&place::new_part(line.id))).during("remove", dir)?;
-            }
-        } else {
-            if_there(files.remove(&path)).during("remove", &path)?;
-        }
-    }
+    let mut failed = None;
     for name in names {
         let path = dir.join(&name);
-        match staging_kind(&name) {
+        let done = match staging_kind(&name) {
             Staging::Closed | Staging::Open(_) => {
                 let back = name.to_string_lossy().replace(".open", ".closed");
                 let to = to.map_or_else(|| place::own(&back), |to| to.join(&name));
-                if_there(files.rename(&path, &to)).during("put back", &path)?;
+                if_there(files.rename(&path, &to)).during("put back", &path).map(drop)
             }
-            _ => {
-                if_there(files.remove(&path)).during("remove", &path)?;
-            }
+            _ if path.extension().is_some_and(|ending| ending == "gen") => finish_generation(files, dir, &path),
+            _ => if_there(files.remove(&path)).during("remove", &path).map(drop),
+        };
+        failed = done.err().or(failed);
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => if_there(files.remove_dir(dir)).during("remove", dir).map(drop),
+    }
+}
+
+/// Finishes the publication of a generation, or makes an end of it: what was about to be published cannot be any more once
+/// its text is removed, so a part that no generation has can go then.
+fn finish_generation(files: &dyn Files, dir: &Path, candidate: &Path) -> Result<(), PackError> {
+    let manifest = generation::read_small(files, candidate)?.and_then(|bytes| Manifest::parse(&bytes));
+    if let Some(manifest) = &manifest {
+        Archive::open_settled(files, &manifest.archive, dir)?;
+    }
+    if_there(files.remove(candidate)).during("remove", candidate)?;
+    if let Some(manifest) = manifest {
+        let newest = generation::newest(files, &manifest.archive)?.manifest;
+        for line in manifest.parts.iter().filter(|line| !generation::has(newest.as_ref(), line.id)) {
+            let waiting = place::new_part(line.id);
+            if_there(files.remove(&waiting)).during("remove", &waiting)?;
         }
     }
-    if_there(files.remove_dir(dir)).during("remove", dir)?;
     Ok(())
 }

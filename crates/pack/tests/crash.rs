@@ -1,0 +1,100 @@
+//! A fault at each single operation of workers and scavengers: what was finished is in its archive in the end, once.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use keepwatch_pack::files::{Files, RealFiles};
+use keepwatch_pack::{Limits, Options, Packer, ScavengeOptions, Scavenger};
+use support::faults::{Fault, Faulty, Plan};
+use support::{Members, assert_clean, recover, unzipped_all};
+
+/// So that parts are begun, merged and retired within a few members.
+const LIMITS: Limits = Limits { members: 9, bytes: 1 << 20, small_bytes: 0, ratio: 2 };
+
+/// Packs in several rounds, as far as it goes; what was finished.
+fn run(files: &Arc<dyn Files>) -> Members {
+    let mut finished = Members::new();
+    let mut attempted = 0_u32;
+    for round in 0..6 {
+        let options = Options { spill_bytes: 2000, ..Options::default() };
+        if let Ok(packer) = Packer::open_on(Arc::clone(files), options) {
+            // Few and many by turns, so that some rounds merge and others do not.
+            for member in 0..[5, 1, 1, 2, 4, 1][round] {
+                attempted += 1;
+                let name = format!("{}.zip/r{round}/m{member}", if member == 2 { "d/other" } else { "ar" });
+                let content = attempted.to_string().repeat(if member == 1 { 3000 } else { 10 }).into_bytes();
+                let Ok(mut handle) = packer.create(&name) else { continue };
+                if handle.write_all(&content).is_ok() && handle.finish().is_ok() {
+                    finished.insert(name.into_bytes(), content);
+                }
+            }
+            let _ = packer.close();
+        }
+        let options = ScavengeOptions { limits: LIMITS, ..ScavengeOptions::default() };
+        let _ = Scavenger::open_on(Arc::clone(files), options).scavenge();
+    }
+    finished
+}
+
+/// Runs with a fault at each operation, recovers, and looks at what there is.
+fn every_operation(fault: Fault) {
+    let mut cases: Vec<(tempfile::TempDir, Members, String)> = Vec::new();
+    for at in 0.. {
+        let base = support::fast_base();
+        let real: Arc<dyn Files> = Arc::new(RealFiles::open(base.path()).unwrap());
+        let (faulty, plan): (Arc<dyn Files>, Arc<Plan>) = {
+            let (faulty, plan) = Faulty::new(real, at, fault);
+            (faulty, plan)
+        };
+        let finished = run(&faulty);
+        let Some(hit) = *plan.hit.lock().unwrap() else {
+            assert!(at > 300, "only {at} operations");
+            break;
+        };
+        eprintln!("{fault:?} at {at}, {hit}");
+        recover(base.path(), LIMITS);
+        assert_clean(base.path());
+        cases.push((base, finished, format!("{fault:?} at {at}, {hit}")));
+    }
+    let bases: Vec<PathBuf> = cases.iter().map(|(base, ..)| base.path().to_owned()).collect();
+    for ((base, finished, case), found) in cases.iter().zip(unzipped_all(&bases)) {
+        for (name, content) in finished {
+            let there = found.get(name);
+            let shown = String::from_utf8_lossy(name).into_owned();
+            assert_eq!(there, Some(content), "{case}: {shown} in {:?}", base.path());
+        }
+        // What was not finished may be there, whole; nothing is there twice under another name.
+        for name in found.keys() {
+            assert!(!name.contains(&b'~'), "{case}: {}", String::from_utf8_lossy(name));
+        }
+    }
+}
+
+#[test]
+fn killed_before_any_operation() {
+    every_operation(Fault::Killed);
+}
+
+#[test]
+fn killed_within_any_write() {
+    every_operation(Fault::Torn);
+}
+
+#[test]
+fn the_disk_is_full_at_any_operation() {
+    every_operation(Fault::Fails(28));
+}
+
+#[test]
+fn an_input_output_error_at_any_operation() {
+    every_operation(Fault::Fails(5));
+}
+
+#[test]
+fn any_operation_happens_and_is_reported_as_failed() {
+    every_operation(Fault::AnswerLost);
+}
