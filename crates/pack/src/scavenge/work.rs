@@ -106,7 +106,10 @@ impl<'a> WorkDir<'a> {
 
     /// Puts back what is not packed, and removes the directory.
     pub(super) fn end(self) -> Result<(), PackError> {
-        clear(self.files, &self.path, None)
+        let WorkDir { files, path, beat, .. } = self;
+        // On NFS and FUSE a file that is open stays in its directory under another name when it is removed.
+        drop(beat);
+        clear(files, &path, None)
     }
 }
 
