@@ -19,6 +19,9 @@ pub(crate) struct Unpacker {
     inflater: Option<Box<Inflater>>,
 }
 
+/// What became of bytes that were fed, where reading and handing on went well.
+type Fed = Result<(), Mismatch>;
+
 struct Inflater {
     state: Decompress,
     piece: Vec<u8>,
@@ -57,10 +60,10 @@ impl Unpacker {
         &mut self,
         bytes: &[u8],
         out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<Result<(), Mismatch>> {
+    ) -> io::Result<Fed> {
         self.packed += bytes.len() as u64;
         let (size, crc, limit) = (&mut self.size, &mut self.crc, self.content.size);
-        let mut take = |piece: &[u8]| -> io::Result<Result<(), Mismatch>> {
+        let mut take = |piece: &[u8]| -> io::Result<Fed> {
             *size += piece.len() as u64;
             if *size > limit {
                 return Ok(Err(Mismatch::Length));
@@ -90,8 +93,8 @@ impl Inflater {
     fn feed(
         &mut self,
         mut bytes: &[u8],
-        take: &mut dyn FnMut(&[u8]) -> io::Result<Result<(), Mismatch>>,
-    ) -> io::Result<Result<(), Mismatch>> {
+        take: &mut dyn FnMut(&[u8]) -> io::Result<Fed>,
+    ) -> io::Result<Fed> {
         loop {
             if self.is_ended {
                 return Ok(if bytes.is_empty() { Ok(()) } else { Err(Mismatch::Stream) });

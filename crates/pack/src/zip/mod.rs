@@ -60,9 +60,8 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// A number where only 32 bits are: saturated, which says that it stands in the zip64 field.
-#[expect(clippy::cast_possible_truncation, reason = "what does not fit is saturated")]
 pub(crate) fn low32(number: u64) -> u32 {
-    number.min(ZIP64_FROM) as u32
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// The extra fields one after the other: id and content. Ends at the first that does not fit.

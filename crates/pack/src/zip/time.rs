@@ -18,8 +18,8 @@ pub(crate) fn to_dos(secs: i64) -> (u16, u16) {
     let secs = secs.clamp(DOS_MIN_SECS, DOS_MAX_SECS);
     let (year, month, day) = civil(secs.div_euclid(86_400));
     let of_day = secs.rem_euclid(86_400);
-    let date = (year - 1980) << 9 | month << 5 | day;
-    let time = (of_day / 3600) << 11 | (of_day / 60 % 60) << 5 | (of_day % 60) / 2;
+    let date = ((year - 1980) << 9) | (month << 5) | day;
+    let time = ((of_day / 3600) << 11) | ((of_day / 60 % 60) << 5) | ((of_day % 60) / 2);
     (u16::try_from(date).unwrap_or(0x21), u16::try_from(time).unwrap_or(0))
 }
 
