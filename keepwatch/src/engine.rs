@@ -14,6 +14,7 @@ use keepwatch_engine::inventory::{InventoryError, View};
 use keepwatch_engine::watch::probe::Forced;
 use keepwatch_journal::{OpenError, RootName};
 
+use crate::config::packs::PackSettings;
 use crate::config::postgres::PostgresSettings;
 use crate::config::{Poll, RootSettings, Settings, WatchMethod};
 use crate::control::Request;
@@ -34,7 +35,7 @@ pub fn settings(settings: &Settings) -> engine::Settings {
         state_dir: settings.state_dir.clone(),
         host: host.clone(),
         machine_id: machine_id(),
-        roots: settings.roots.iter().map(root).collect(),
+        roots: settings.roots.iter().map(|found| root(found, &settings.packs)).collect(),
         backlog_max: usize::try_from(settings.backlog_max).unwrap_or(usize::MAX),
         roll_bytes: settings.journal.roll_bytes,
         commit_wait: settings.journal.commit_interval,
@@ -45,11 +46,17 @@ pub fn settings(settings: &Settings) -> engine::Settings {
     }
 }
 
-fn root(root: &RootSettings) -> engine::RootSettings {
+/// What the packer keeps below a base is no original: it comes and goes.
+fn own_places(root: &RootSettings, packs: &[PackSettings]) -> Option<String> {
+    let is_within = packs.iter().any(|pack| pack.base.starts_with(&root.path));
+    is_within.then(|| format!("{}/", keepwatch_pack::STAGING_DIR))
+}
+
+fn root(root: &RootSettings, packs: &[PackSettings]) -> engine::RootSettings {
     engine::RootSettings {
         name: RootName::new(root.name.as_str()),
         path: root.path.clone(),
-        ignore: root.ignore.clone(),
+        ignore: root.ignore.iter().cloned().chain(own_places(root, packs)).collect(),
         unfinished: root.unfinished.clone(),
         method: match root.watch {
             WatchMethod::Auto => Forced::Auto,

@@ -25,6 +25,7 @@ mod engine;
 mod error;
 mod lock;
 mod logging;
+mod packs;
 mod service;
 mod show;
 mod signals;

@@ -62,7 +62,10 @@ fn help_is_kept_true() {
 #[test]
 fn refusals_say_what_and_what_to_do() {
     let world = World::new();
-    world.write("bad.toml", "hots = \"a\"\n[roots.r]\npath = \"srv\"\npoll = \"10\"\n[packs.logs]\nbase = \"/mnt\"\n");
+    world.write(
+        "bad.toml",
+        "hots = \"a\"\n[roots.r]\npath = \"srv\"\npoll = \"10\"\n[server]\nlisten = \"127.0.0.1:80\"\n",
+    );
     world.write("good.toml", "[roots.records]\npath = \"/srv/records\"\n");
     let mut all = String::new();
     for args in [

@@ -121,7 +121,7 @@ fn the_service_answers_as_the_readme_shows_it() {
 #[test]
 fn a_bad_configuration_is_refused_as_the_readme_shows_it() {
     let base = tempfile::tempdir().unwrap();
-    let text = "hots = \"a\"\n[roots.r]\npath = \"srv\"\npoll = \"10\"\n[packs.logs]\nbase = \"/mnt\"\n";
+    let text = "hots = \"a\"\n[roots.r]\npath = \"srv\"\npoll = \"10\"\n[server]\nlisten = \"127.0.0.1:80\"\n";
     fs::write(base.path().join("bad.toml"), text).unwrap();
     let output = keepwatch(base.path(), "config check -c bad.toml").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap().replace(base.path().to_str().unwrap(), "/etc/keepwatch");

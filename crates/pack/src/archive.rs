@@ -28,6 +28,8 @@ pub(crate) struct Archive {
     pub(crate) parts: Vec<Part>,
     /// Parts that the newest generation has and that are nowhere: somebody took them away.
     pub(crate) missing: Vec<PartLine>,
+    /// Parts whose list of members is damaged: they are left as they are.
+    pub(crate) damaged: Vec<PartLine>,
     /// Files under names of parts that are none, and why.
     pub(crate) strange: Vec<(u32, String)>,
 }
@@ -42,6 +44,7 @@ impl Archive {
             next: 0,
             parts: Vec::new(),
             missing: Vec::new(),
+            damaged: Vec::new(),
             strange: Vec::new(),
         };
         match newest.manifest {
@@ -121,19 +124,31 @@ impl Archive {
 
     /// Finds a member: which part has it, and where.
     pub(crate) fn find(&mut self, files: &dyn Files, name: &[u8]) -> Result<Option<(usize, Found)>, PackError> {
-        for (at, part) in self.parts.iter_mut().enumerate() {
-            if let Some(found) = index::find(files, &self.name, part, name)? {
-                return Ok(Some((at, found)));
+        let mut at = 0;
+        while let Some(part) = self.parts.get_mut(at) {
+            match index::find(files, &self.name, part, name) {
+                Ok(Some(found)) => return Ok(Some((at, found))),
+                Ok(None) => at += 1,
+                // What is in the other parts is as good as before.
+                Err(PackError::Damaged { what, .. }) => self.set_aside(at, what),
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
+    }
+
+    /// Goes on without a part that cannot be read.
+    fn set_aside(&mut self, at: usize, what: String) {
+        let part = self.parts.remove(at);
+        self.strange.push((part.number, what));
+        self.damaged.push(PartLine { number: part.number, id: part.id, over: Some(part.id) });
     }
 
     /// Its parts as a generation tells of them.
     pub(crate) fn lines(&self) -> BTreeMap<u32, PartLine> {
         let open = self.parts.iter().map(|part| PartLine { number: part.number, id: part.id, over: Some(part.id) });
         // What was taken away may come back.
-        self.missing.iter().copied().chain(open).map(|line| (line.number, line)).collect()
+        self.missing.iter().chain(&self.damaged).copied().chain(open).map(|line| (line.number, line)).collect()
     }
 }
 

@@ -133,7 +133,7 @@ impl Process {
         drop(self.child.stdin.take());
         let status = self.child.wait().unwrap();
         // The channel closes when all that was printed has been read.
-        for member in self.finished.iter() {
+        for member in &self.finished {
             let (name, content) = file(self.seed.unwrap(), member);
             all.insert(name.into_bytes(), content);
         }

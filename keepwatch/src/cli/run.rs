@@ -16,6 +16,7 @@ use crate::control::server::Server;
 use crate::engine;
 use crate::error::{CommandError, Outcome};
 use crate::logging::{self, Talk};
+use crate::packs::Packs;
 use crate::service::Running;
 use crate::show::safe::Safe;
 use crate::signals::{self, Wish};
@@ -60,6 +61,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
             })?;
             settings.replicas.iter().try_for_each(|replica| {
                 writeln!(out, "would keep replica `{}` at {}", Safe::text(&replica.name), replica.url)
+            })?;
+            settings.packs.iter().try_for_each(|pack| {
+                writeln!(out, "would pack `{}` in {}", Safe::text(&pack.name), Safe::path(&pack.base))
             })
         })?;
         return Ok(Outcome::Fine);
@@ -70,6 +74,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let mut service = Service::start(&settings, &wish)?;
     let running = Arc::new(Running::new(service.handle.commands(), wish.clone(), settings.state_dir.clone()));
     let server = serve(&settings, Arc::clone(&running))?;
+    let mut packs = packs(&settings)?;
     service.announce(&settings);
     let outcome = loop {
         match next(&wishes) {
@@ -79,6 +84,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
                     systemd::reloading();
                     service = service.restart(&mut settings, changed, &wish)?;
                     running.replace(service.handle.commands());
+                    // The old ones end before the new ones begin.
+                    drop(std::mem::take(&mut packs));
+                    packs = self::packs(&settings)?;
                     service.announce(&settings);
                 }
                 Err(error) => tracing::error!("the configuration was not reloaded: {error}"),
@@ -87,8 +95,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
             None => systemd::alive(),
         }
     };
+    drop(packs);
     drop(server);
     outcome.map(|()| Outcome::Fine)
+}
+
+fn packs(settings: &Settings) -> Result<Packs, CommandError> {
+    Packs::start(&settings.packs).map_err(|error| CommandError::failed(format!("cannot start a thread: {error}")))
 }
 
 /// The settings, if there is something to watch and all of it can be.

@@ -5,6 +5,7 @@
 
 pub mod example;
 pub mod overlap;
+pub mod packs;
 pub mod postgres;
 pub mod problem;
 pub mod raw;

@@ -10,6 +10,7 @@ use keepwatch_engine::target::TargetUrl;
 use toml::de::DeTable;
 
 use super::Overrides;
+use super::packs::RawPack;
 use super::postgres::{PASSWORD_VARIABLE, RawPostgres};
 use super::problem::{Origin, Problem, Sourced};
 use super::reader::{SourceFile, Table, nearest};
@@ -19,7 +20,7 @@ use crate::units;
 
 /// Sections of features that this version does not have. They are refused: a trigger that is configured and does not run
 /// is worse than an error.
-const LATER_SECTIONS: [&str; 3] = ["triggers", "packs", "server"];
+const LATER_SECTIONS: [&str; 2] = ["triggers", "server"];
 
 /// The same within a root.
 const LATER_ROOT_KEYS: [&str; 3] = ["verify_every", "copies_min", "open_files"];
@@ -67,6 +68,8 @@ pub struct RawConfig {
     pub roots: BTreeMap<String, RawRoot>,
     /// `[replicas.NAME]`.
     pub replicas: BTreeMap<String, RawReplica>,
+    /// `[packs.NAME]`.
+    pub packs: BTreeMap<String, RawPack>,
     /// `--root DIR`, absolute.
     pub flag_roots: Vec<PathBuf>,
     /// `--replica URL`, its places absolute.
@@ -141,6 +144,17 @@ impl RawConfig {
                     continue;
                 }
                 self.replicas.insert(name.value, replica);
+            }
+        }
+        if let Some(packs) = top.table("packs", problems) {
+            for (name, table) in packs.children(problems) {
+                let pack = RawPack::read(name.origin.clone(), table, problems);
+                if let Some(first) = self.packs.get(&name.value) {
+                    let message = format!("pack `{}` is defined twice, first at {}", name.value, first.origin);
+                    problems.push(Problem::new(name.origin, message).hint("give one of them another name"));
+                    continue;
+                }
+                self.packs.insert(name.value, pack);
             }
         }
         top.finish(&LATER_SECTIONS, problems);

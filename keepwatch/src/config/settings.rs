@@ -7,6 +7,7 @@ use std::time::Duration;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::overlap;
+use super::packs::PackSettings;
 use super::postgres::PostgresSettings;
 use super::problem::{Origin, Problem, Sourced};
 use super::raw::{RawConfig, RawRoot};
@@ -38,6 +39,8 @@ pub struct Settings {
     pub roots: Vec<RootSettings>,
     /// What holds copies, by name.
     pub replicas: Vec<ReplicaSpec>,
+    /// Bases whose staged members are brought into archives, by name.
+    pub packs: Vec<PackSettings>,
 }
 
 /// How the journal is written.
@@ -222,7 +225,12 @@ pub fn validate(raw: RawConfig, environment: &Environment, problems: &mut Vec<Pr
     for url in raw.flag_replicas {
         replicas.push(ReplicaSpec::new(url.to_string(), url));
     }
-    let settings = Settings { state_dir, host, control_group, log, backlog_max, journal, postgres, roots, replicas };
+    let mut packs = Vec::new();
+    for (name, pack) in raw.packs {
+        packs.extend(pack.validate(&name, &mut take, problems));
+    }
+    let settings =
+        Settings { state_dir, host, control_group, log, backlog_max, journal, postgres, roots, replicas, packs };
     check(&settings, &origins, problems);
     (settings, origins)
 }
@@ -333,7 +341,7 @@ pub fn pattern_set(root: &Path, patterns: &[String]) -> Result<Gitignore, String
     builder.build().map_err(|error| error.to_string())
 }
 
-fn is_plain_absolute(path: &Path) -> bool {
+pub(super) fn is_plain_absolute(path: &Path) -> bool {
     path.is_absolute() && path.components().all(|part| part != Component::ParentDir)
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::Loaded;
+use super::packs::PackSettings;
 use super::postgres::PasswordFrom;
 use super::problem::Origin;
 use super::replicas::{LayoutKind, ReplicaSpec};
@@ -57,6 +58,9 @@ pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     }
     for replica in &settings.replicas {
         list.add_replica(replica);
+    }
+    for pack in &settings.packs {
+        list.add_pack(pack);
     }
     list.entries
 }
@@ -126,9 +130,28 @@ impl Lister<'_> {
         if let Some(file) = &asked.credentials_file {
             self.add(&section, "credentials_file", file.to_string_lossy().as_ref());
         }
+        self.quote(first, "replicas", &replica.name);
+    }
+
+    fn add_pack(&mut self, pack: &PackSettings) {
+        let section = format!("packs.{}", pack.name);
+        let first = self.entries.len();
+        self.add(&section, "base", pack.base.to_string_lossy().as_ref());
+        self.add(&section, "every", format_duration(pack.every));
+        self.add(&section, "rotation", format_duration(pack.rotation));
+        if let Some(after) = pack.stale_after {
+            self.add(&section, "stale_after", format_duration(after));
+        }
+        self.add(&section, "part_size", format_size(pack.part_bytes));
+        self.add(&section, "part_members", integer(pack.part_members));
+        self.quote(first, "packs", &pack.name);
+    }
+
+    /// A name that is no bare key of TOML is quoted in its section; the origins are filed under the name itself.
+    fn quote(&mut self, first: usize, table: &str, name: &str) {
         let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if !replica.name.chars().all(is_bare) {
-            let section = format!("replicas.{}", quoted(&replica.name));
+        if !name.chars().all(is_bare) {
+            let section = format!("{table}.{}", quoted(name));
             self.entries[first..].iter_mut().for_each(|entry| entry.section.clone_from(&section));
         }
     }

@@ -122,8 +122,14 @@ impl Scavenger {
         for (archive, members) in members {
             let touched: Vec<usize> = members.iter().map(|(claim, _)| *claim).collect();
             let path = work.path().to_owned();
-            let mut publisher =
-                Publisher { files, work: &path, limits: &self.options.limits, sources: &sources, report };
+            let mut publisher = Publisher {
+                files,
+                work: &path,
+                limits: &self.options.limits,
+                sources: &sources,
+                report,
+                unmergeable: Vec::new(),
+            };
             if let Err(error) = publisher.publish(&archive, members, &mut || work.beat()) {
                 touched.into_iter().for_each(|claim| is_whole[claim] = false);
                 report.errors.push(error);

@@ -36,6 +36,8 @@ pub(super) struct Publisher<'a> {
     pub(super) limits: &'a Limits,
     pub(super) sources: &'a dyn Sources,
     pub(super) report: &'a mut Report,
+    /// Parts that turned out to be damaged when they were to be merged.
+    pub(super) unmergeable: Vec<PartId>,
 }
 
 /// What becomes of a staged member.
@@ -201,7 +203,8 @@ impl Publisher<'_> {
         may_merge: bool,
         beat: Beat<'_>,
     ) -> Result<bool, PackError> {
-        let amounts: Vec<_> = archive.parts.iter().map(|part| (part.number, amount_of(part))).collect();
+        let sound = archive.parts.iter().filter(|part| !self.unmergeable.contains(&part.id));
+        let amounts: Vec<_> = sound.map(|part| (part.number, amount_of(part))).collect();
         let sum = Amount { members: batch.len() as u64, bytes: batch.iter().map(size_of).sum() };
         let limits = if may_merge { *self.limits } else { Limits { ratio: 0, ..*self.limits } };
         let merged = plan::merged(&amounts, sum, &limits);
@@ -225,6 +228,12 @@ impl Publisher<'_> {
             Ok(built) => built,
             Err(error) => {
                 let _ = self.files.remove(&path);
+                let cause =
+                    parts.iter().find(|part| matches!(&error, PackError::Damaged { path, .. } if *path == part.path));
+                if let Some(part) = cause {
+                    self.unmergeable.push(part.id);
+                    return Ok(false);
+                }
                 // Parts that others have merged meanwhile may be gone.
                 let is_gone = error.io().is_some_and(crate::files::is_absent);
                 return if is_gone { Ok(false) } else { Err(error) };
@@ -257,7 +266,9 @@ impl Publisher<'_> {
             Some(part) => part.number,
             None => {
                 // The first part has the archive's own name, if that is free.
-                let mut free = if archive.parts.iter().any(|part| part.number == 0) { next.max(1) } else { 0 };
+                let numbers = archive.parts.iter().map(|part| part.number);
+                let is_held = numbers.chain(archive.damaged.iter().map(|line| line.number)).any(|number| number == 0);
+                let mut free = if is_held { next.max(1) } else { 0 };
                 while archive.is_taken(self.files, free)? {
                     free = next.max(free + 1);
                 }

@@ -56,11 +56,7 @@ impl Unpacker {
 
     /// Takes the next packed bytes; `out` gets the content. What is longer than the header says ends it, so that a small
     /// file cannot become a large one.
-    pub(crate) fn feed(
-        &mut self,
-        bytes: &[u8],
-        out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<Fed> {
+    pub(crate) fn feed(&mut self, bytes: &[u8], out: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<Fed> {
         self.packed += bytes.len() as u64;
         let (size, crc, limit) = (&mut self.size, &mut self.crc, self.content.size);
         let mut take = |piece: &[u8]| -> io::Result<Fed> {
@@ -90,11 +86,7 @@ impl Unpacker {
 }
 
 impl Inflater {
-    fn feed(
-        &mut self,
-        mut bytes: &[u8],
-        take: &mut dyn FnMut(&[u8]) -> io::Result<Fed>,
-    ) -> io::Result<Fed> {
+    fn feed(&mut self, mut bytes: &[u8], take: &mut dyn FnMut(&[u8]) -> io::Result<Fed>) -> io::Result<Fed> {
         loop {
             if self.is_ended {
                 return Ok(if bytes.is_empty() { Ok(()) } else { Err(Mismatch::Stream) });

@@ -1,0 +1,96 @@
+//! Staging files and archives of any bytes: no panic, no hang, nothing outside the base, and what is sound is packed.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use keepwatch_pack::{ArchiveName, Base, STAGING_DIR, ScavengeOptions, Scavenger};
+use support::{Dice, sized, stage, staged};
+
+/// Flips, cuts, doubles and overwrites pieces.
+fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    for _ in 0..=dice.below(3) {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = dice.below(bytes.len());
+        match dice.below(6) {
+            0 => bytes[at] ^= 1 << dice.below(8),
+            1 => bytes.truncate(at),
+            2 => drop(bytes.drain(at..(at + dice.below(40)).min(bytes.len()))),
+            3 => {
+                let piece = bytes[at..(at + dice.below(200)).min(bytes.len())].to_vec();
+                let to = dice.below(bytes.len());
+                bytes.splice(to..to, piece);
+            }
+            4 => bytes[at] = 0xFF,
+            _ => {
+                let len = (bytes.len() - at).min(4);
+                bytes[at..at + len].copy_from_slice(&dice.bytes(len));
+            }
+        }
+    }
+}
+
+/// Good zips of several makers, as staging files and archives.
+fn seeds() -> Vec<Vec<u8>> {
+    let base = support::fast_base();
+    stage(base.path(), &[("ar.zip/a", b"first"), ("ar.zip/b", &[7; 500]), ("o.zip/c", b"third")]);
+    let own = fs::read(base.path().join(STAGING_DIR).join(&staged(base.path(), "")[0])).unwrap();
+    support::scavenge(base.path());
+    let packed = fs::read(base.path().join("ar.zip")).unwrap();
+    let script = "\
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED) as z:
+    z.writestr('ar.zip/bomb', b'0' * 20_000_000)
+    z.writestr('ar.zip/small', 's')
+    with z.open(zipfile.ZipInfo('ar.zip/wide'), 'w', force_zip64=True) as f: f.write(b'w')
+";
+    let status = Command::new("python3").args(["-c", script]).arg(base.path().join("made")).status().unwrap();
+    assert!(status.success());
+    vec![own, packed, fs::read(base.path().join("made")).unwrap()]
+}
+
+/// Nothing is beside the base that was not there before.
+fn assert_nothing_escaped(parent: &Path) {
+    let names: Vec<_> = fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["base"]);
+}
+
+#[test]
+fn mutated_zips_as_staging_files_and_as_archives() {
+    let seeds = seeds();
+    for case in 0..sized(100, 5000) {
+        let mut dice = Dice::new(case as u64 + 1);
+        let parent = support::fast_base();
+        let base = parent.path().join("base");
+        fs::create_dir_all(base.join(STAGING_DIR)).unwrap();
+        let mut bytes = seeds[case % seeds.len()].clone();
+        mutate(&mut bytes, &mut dice);
+        let is_archive = dice.below(2) == 0;
+        let path = if is_archive { base.join("ar.zip") } else { base.join(STAGING_DIR).join("x.closed") };
+        fs::write(&path, &bytes).unwrap();
+        stage(&base, &[("ar.zip/good", b"good"), ("other.zip/good", b"good")]);
+        let report = Scavenger::open(&base, ScavengeOptions::default()).unwrap().scavenge().unwrap();
+        assert!(report.errors.is_empty(), "case {case}: {:?}", report.errors);
+        let reader = Base::open(&base).unwrap();
+        for name in ["ar.zip", "other.zip"] {
+            let archive = ArchiveName::parse(name.as_bytes()).unwrap();
+            let mut content = Vec::new();
+            let read = reader.read(&archive, b"good", &mut |piece| {
+                content.extend_from_slice(piece);
+                Ok(())
+            });
+            assert!(read.is_ok() && content == b"good", "case {case}, {archive}: {read:?}");
+            // It ends, and tells of what it finds.
+            let _ = reader.verify(&archive, &mut |_| {});
+            let _ = reader.list(&archive, &mut |_| Ok(()));
+        }
+        reader.status().unwrap();
+        assert_nothing_escaped(parent.path());
+        assert!(staged(&base, "").is_empty(), "case {case}: {:?}", staged(&base, ""));
+    }
+}
