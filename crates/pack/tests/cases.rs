@@ -417,7 +417,7 @@ fn what_is_staged_is_rotated_though_nobody_writes() {
     let packer = Packer::open(base.path(), options).unwrap();
     put(&packer, "ar.zip/1", b"1");
     let start = std::time::Instant::now();
-    while !only_staged(base.path()).extension().is_some_and(|ending| ending == "closed") {
+    while only_staged(base.path()).extension().is_none_or(|ending| ending != "closed") {
         assert!(start.elapsed() < Duration::from_secs(20));
         std::thread::yield_now();
     }
