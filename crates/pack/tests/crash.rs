@@ -98,3 +98,49 @@ fn an_input_output_error_at_any_operation() {
 fn any_operation_happens_and_is_reported_as_failed() {
     every_operation(Fault::AnswerLost);
 }
+
+/// A scavenger is stopped before each of its operations. Others take its work over, pack more, twice, and then it goes on.
+#[test]
+fn stopped_before_any_operation_while_others_go_on() {
+    let mut cases: Vec<(tempfile::TempDir, Members, String)> = Vec::new();
+    for at in 0.. {
+        let base = support::fast_base();
+        let path = base.path().to_owned();
+        let mut expected = Members::new();
+        let mut stage = |names: &[&str]| {
+            let list: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, name.as_bytes())).collect();
+            support::stage(&path, &list);
+            expected.extend(support::members(list));
+        };
+        // Three parts, of which the next round merges two, and a number that is retired.
+        for names in [&["ar.zip/1", "ar.zip/2", "ar.zip/3", "ar.zip/4", "ar.zip/5"][..], &["ar.zip/6"]] {
+            stage(names);
+            recover(&path, LIMITS);
+        }
+        stage(&["ar.zip/7", "ar.zip/8", "ar.zip/9", "d/other.zip/1"]);
+        expected.extend(support::members(["ar.zip/a", "ar.zip/b"].map(|name| (name, name.as_bytes()))));
+        let real: Arc<dyn Files> = Arc::new(RealFiles::open(&path).unwrap());
+        let (faulty, plan) = Faulty::new(real, at, Fault::Stopped);
+        let inner = path.clone();
+        plan.meanwhile(move || {
+            for name in ["ar.zip/a", "ar.zip/b"] {
+                support::stage(&inner, &[(name, name.as_bytes())]);
+                recover(&inner, LIMITS);
+            }
+        });
+        let options = ScavengeOptions { limits: LIMITS, ..ScavengeOptions::default() };
+        let _ = Scavenger::open_on(faulty, options).scavenge();
+        let Some(hit) = *plan.hit.lock().unwrap() else {
+            assert!(at > 30, "only {at} operations");
+            break;
+        };
+        recover(&path, LIMITS);
+        assert_clean(&path);
+        cases.push((base, expected, format!("stopped at {at}, {hit}")));
+    }
+    let bases: Vec<PathBuf> = cases.iter().map(|(base, ..)| base.path().to_owned()).collect();
+    for ((_, expected, case), found) in cases.iter().zip(unzipped_all(&bases)) {
+        assert_eq!(found.len(), expected.len(), "{case}: {:?}", found.keys());
+        assert!(found == *expected, "{case}");
+    }
+}

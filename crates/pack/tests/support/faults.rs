@@ -19,6 +19,8 @@ pub enum Fault {
     Killed,
     /// Half of the bytes are written, then the process is killed.
     Torn,
+    /// Others go on, for as long as they like, before it happens.
+    Stopped,
 }
 
 /// Files with a fault at one of their operations that change something.
@@ -33,6 +35,8 @@ pub struct Plan {
     fault: Fault,
     count: AtomicUsize,
     is_dead: AtomicBool,
+    /// What others do meanwhile.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// What the operation was.
     pub hit: Mutex<Option<&'static str>>,
 }
@@ -44,6 +48,7 @@ impl Faulty {
             fault,
             count: AtomicUsize::new(0),
             is_dead: AtomicBool::new(false),
+            meanwhile: Mutex::new(None),
             hit: Mutex::new(None),
         });
         (Arc::new(Faulty { inner, plan: Arc::clone(&plan) }), plan)
@@ -51,6 +56,11 @@ impl Faulty {
 }
 
 impl Plan {
+    /// What others do while the process is stopped.
+    pub fn meanwhile(&self, work: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some(Box::new(work));
+    }
+
     /// How many operations there were.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
@@ -69,6 +79,11 @@ impl Plan {
         match self.fault {
             Fault::Fails(number) => Err(io::Error::from_raw_os_error(number)),
             Fault::AnswerLost => work(false).and_then(|_| Err(io::Error::from_raw_os_error(5))),
+            Fault::Stopped => {
+                let meanwhile = self.meanwhile.lock().unwrap().take();
+                meanwhile.into_iter().for_each(|work| work());
+                work(false)
+            }
             Fault::Killed => {
                 self.is_dead.store(true, Ordering::SeqCst);
                 self.alive().and_then(|()| work(false))
