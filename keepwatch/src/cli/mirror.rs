@@ -18,8 +18,10 @@ use keepwatch_engine::watch::lease::block_sigio;
 
 use super::Context;
 use crate::aws;
-use crate::config::replicas::{LayoutKind, ReplicaSpec, SpecLimits, parse_on_delete, parse_percent, read_rules};
-use crate::config::{Settings, load_files};
+use crate::config::replicas::{
+    LayoutKind, ReplicaSpec, SpecLimits, lead_of, parse_on_delete, parse_percent, read_rules,
+};
+use crate::config::{SPOOL, Settings, load_files};
 use crate::engine;
 use crate::error::{CommandError, Kind, Outcome};
 use crate::logging::{self, Talk};
@@ -38,7 +40,8 @@ Examples:
   keepwatch mirror /srv/records /mnt/backup
   keepwatch mirror --once --source-prefix=/home/u/mystuff/ /home/u/mystuff /mnt/backup")]
 pub struct Args {
-    /// The directories to copy, then the target: a directory, ssh://HOST/DIRECTORY, or s3://BUCKET/PREFIX
+    /// The directories to copy, then the target: a directory, ssh://HOST/DIRECTORY, s3://BUCKET/PREFIX, or
+    /// 'exec:PROGRAM ARG…'
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "TARGET"])]
     pub places: Vec<OsString>,
     /// End when all is copied
@@ -86,6 +89,9 @@ pub struct Args {
     /// File of credentials for S3, in place of ~/.aws/credentials
     #[arg(long, value_name = "FILE")]
     pub credentials_file: Option<PathBuf>,
+    /// How long a plug-in may say nothing [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
     /// What happens to a copy whose original is gone
     #[arg(long, value_name = "WHAT", default_value = "trash", value_parser = ["trash", "keep", "delete"])]
     pub on_delete: String,
@@ -119,11 +125,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let (sources, target) = places(args, context)?;
     let overrides = context.globals.overrides(&sources);
     let mut settings = load_files(Vec::new(), &context.environment, &overrides)?.settings;
-    let spec = spec(args, target, context)?;
+    let mut spec = spec(args, target, context)?;
     if let Err((message, hint)) = spec.check_roots(&settings.roots) {
         return Err(CommandError::usage(message).hint(hint));
     }
     service::check(&engine::settings(&settings))?;
+    let owned = state_of(&spec, &mut settings, context);
+    spec.spool = settings.state_dir.join(SPOOL);
     let mut replica = spec.for_engine(&settings.roots, &engine::host_name());
     replica.check().map_err(|error| CommandError::usage(error.to_string()))?;
     // What was written wrong is told first: no disk that is mounted mends it.
@@ -131,26 +139,32 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         check_dir(dir)?;
     }
     replica.once = args.once;
-    let is_named = context.globals.state_dir.is_some() || context.environment.vars.contains_key("KEEPWATCH_STATE_DIR");
-    if !is_named {
-        let mut parts: Vec<&[u8]> = settings.roots.iter().map(|root| root.path.as_os_str().as_bytes()).collect();
-        let place = spec.url.to_bytes();
-        parts.push(place.as_bytes());
-        parts.extend(spec.aws.asked.endpoint.as_deref().map(str::as_bytes));
-        let all = settings.state_dir.join("mirror");
-        settings.state_dir = all.join(state_name(&parts));
-        if !context.globals.dry_run {
-            replica.owner = Some(owner(&all)?);
-        }
+    if let Some(all) = owned.filter(|_| !context.globals.dry_run) {
+        replica.owner = Some(owner(&all)?);
     }
     logging::start(settings.log, &context.globals, Talk::Command);
     if !context.globals.quiet {
         tell_first_mapping(&settings, &spec);
     }
     if context.globals.dry_run {
-        return dry_run(&spec.url, &replica, context);
+        let lead = spec.lead(&settings.roots, "").unwrap_or_default();
+        return dry_run((&spec.url, &lead), &replica, context);
     }
     mirror(&settings, replica, context)
+}
+
+/// Gives it a state directory of its own, unless a person named one; where those of all mirrors are, then.
+fn state_of(spec: &ReplicaSpec, settings: &mut Settings, context: &Context) -> Option<PathBuf> {
+    if context.globals.state_dir.is_some() || context.environment.vars.contains_key("KEEPWATCH_STATE_DIR") {
+        return None;
+    }
+    let mut parts: Vec<&[u8]> = settings.roots.iter().map(|root| root.path.as_os_str().as_bytes()).collect();
+    let place = spec.url.to_bytes();
+    parts.push(place.as_bytes());
+    parts.extend(spec.aws.asked.endpoint.as_deref().map(str::as_bytes));
+    let all = settings.state_dir.join("mirror");
+    settings.state_dir = all.join(state_name(&parts));
+    Some(all)
 }
 
 /// All that one user mirrors belongs to one owner, so that several sources can share a target.
@@ -201,6 +215,7 @@ fn spec(args: &Args, target: TargetUrl, context: &Context) -> Result<ReplicaSpec
         may_empty: args.may_empty,
         allow_deletes: args.allow_deletes,
     };
+    spec.timeout = args.timeout.as_deref().map(duration).transpose()?;
     spec.transfers = args.transfers.map(u64::from);
     let table = args.bwlimit.as_deref().map(Timetable::parse).transpose();
     spec.bwlimit = table.map_err(|error| CommandError::usage(error.to_string()))?;
@@ -384,7 +399,7 @@ fn tell_first_mapping(settings: &Settings, spec: &ReplicaSpec) {
     let place = |layout: &Layout| {
         let placement = layout.placement(root.path.as_os_str().as_bytes()).ok()?;
         let place = placement.place(&RelPath::new(name.as_bytes()).ok()?);
-        Some(at_target(target, &place))
+        Some(at_target(target, &lead_of(target, layout, &root.path), &place))
     };
     let Some(to) = place(layout) else { return };
     let mut err = std::io::stderr();
@@ -405,17 +420,24 @@ fn tell_first_mapping(settings: &Settings, spec: &ReplicaSpec) {
 }
 
 /// A place at a target, for people.
-fn at_target(target: &TargetUrl, place: &RelPath) -> String {
+fn at_target(target: &TargetUrl, lead: &[u8], place: &RelPath) -> String {
+    if let TargetUrl::Exec(_) = target {
+        return format!("{target}: {}", String::from_utf8_lossy(&[lead, place.as_bytes()].concat()));
+    }
     format!("{}/{}", target.to_string().trim_end_matches('/'), String::from_utf8_lossy(place.as_bytes()))
 }
 
 /// Says what would be copied, by what lies there now. Nothing is written, not even state.
-fn dry_run(target: &TargetUrl, replica: &ReplicaSettings, context: &Context) -> Result<Outcome, CommandError> {
+fn dry_run(
+    (target, lead): (&TargetUrl, &[u8]),
+    replica: &ReplicaSettings,
+    context: &Context,
+) -> Result<Outcome, CommandError> {
     let mut listed = Ok(());
     super::print(|out| {
         let mut written = Ok(());
         listed = preview(replica, &mut |from, to| {
-            let to = at_target(target, to);
+            let to = at_target(target, lead, to);
             if written.is_err() {
                 return;
             }

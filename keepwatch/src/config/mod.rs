@@ -48,6 +48,9 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
 }
 
+/// Where content waits that is on its way, in the state directory.
+pub const SPOOL: &str = "spool";
+
 /// Loads the configuration.
 ///
 /// # Errors
@@ -79,6 +82,7 @@ pub fn load_files(
     for replica in &mut settings.replicas {
         replica.aws.variables.clone_from(&environment.aws);
         replica.aws.home.clone_from(&environment.home);
+        replica.spool = settings.state_dir.join(SPOOL);
     }
     match problem::into_error(problems) {
         Some(error) => Err(error),

@@ -11,7 +11,7 @@ use keepwatch_engine::model::{ReplicaName, RootName};
 use keepwatch_engine::sync::filter::FilterText;
 use keepwatch_engine::sync::guards::Limits;
 use keepwatch_engine::sync::layout::Layout;
-use keepwatch_engine::target::{Access, TargetUrl, Throttled, Timetable};
+use keepwatch_engine::target::{Access, ExecPatience, TargetUrl, Throttled, Timetable};
 
 use super::problem::{Origin, Problem, Sourced};
 use super::reader::{Table, nearest};
@@ -52,6 +52,7 @@ pub struct RawReplica {
     region: Option<Sourced<String>>,
     profile: Option<Sourced<String>>,
     credentials_file: Option<Sourced<PathBuf>>,
+    timeout: Option<Sourced<Duration>>,
 }
 
 /// Where originals go.
@@ -135,6 +136,10 @@ pub struct ReplicaSpec {
     pub bwlimit: Option<Timetable>,
     /// How S3 is reached.
     pub aws: aws::Source,
+    /// How long a plug-in may say nothing; `None`: as long as the engine finds right.
+    pub timeout: Option<Duration>,
+    /// Where content waits that is on its way.
+    pub spool: PathBuf,
 }
 
 /// What deletes are held to.
@@ -168,7 +173,30 @@ impl ReplicaSpec {
             transfers: None,
             bwlimit: None,
             aws: aws::Source::default(),
+            timeout: None,
+            spool: PathBuf::new(),
         }
+    }
+
+    /// The slashes in front of every path at the target, if that keeps them.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do: some roots' paths have them, others' have not.
+    pub fn lead(&self, roots: &[RootSettings], host: &str) -> Result<Vec<u8>, (String, &'static str)> {
+        let layout = self.layout(host);
+        let mut lead: Option<Vec<u8>> = None;
+        for root in self.of(roots) {
+            let slashes = lead_of(&self.url, &layout, &root.path);
+            if lead.as_ref().is_some_and(|lead| *lead != slashes) {
+                let message = "some paths would begin with a `/` at the target and others not".to_owned();
+                return Err((
+                    message,
+                    "give a source_prefix that all sources begin with, or each a replica of its own",
+                ));
+            }
+            lead = Some(slashes);
+        }
+        Ok(lead.unwrap_or_default())
     }
 
     /// Where its originals go.
@@ -191,7 +219,14 @@ impl ReplicaSpec {
     /// What the engine is told.
     #[must_use]
     pub fn for_engine(&self, roots: &[RootSettings], host: &str) -> engine::ReplicaSettings {
-        let target = self.url.target(&Access { s3: self.aws.for_engine() });
+        let mut exec = ExecPatience::default();
+        exec.silence = self.timeout.unwrap_or(exec.silence);
+        let target = self.url.target(&Access {
+            s3: self.aws.for_engine(),
+            spool: self.spool.clone(),
+            lead: self.lead(roots, host).unwrap_or_default(),
+            exec,
+        });
         let target = match &self.bwlimit {
             Some(table) => Arc::new(Throttled::new(target, table.clone(), minute_of_week)),
             None => target,
@@ -221,6 +256,7 @@ impl ReplicaSpec {
     /// # Errors
     /// What is wrong, and what to do.
     pub fn check_roots(&self, roots: &[RootSettings]) -> Result<(), (String, &'static str)> {
+        self.lead(roots, "host")?;
         let Some(dir) = self.url.local_dir() else { return Ok(()) };
         let target = real(dir);
         for root in roots {
@@ -233,6 +269,14 @@ impl ReplicaSpec {
         }
         Ok(())
     }
+}
+
+/// The slashes that a layout leaves in front of a root's paths at a target, where that keeps them.
+#[must_use]
+pub fn lead_of(url: &TargetUrl, layout: &Layout, root: &Path) -> Vec<u8> {
+    let top = [root.as_os_str().as_bytes(), b"/"].concat();
+    let slashes = || layout.text(&top).into_iter().take_while(|byte| *byte == b'/').collect();
+    if url.keeps_lead() { slashes() } else { Vec::new() }
 }
 
 /// With links resolved, as far as it exists.
@@ -277,6 +321,7 @@ impl RawReplica {
             region: table.string("region", problems),
             profile: table.string("profile", problems),
             credentials_file: table.string("credentials_file", problems).map(|path| path.map(PathBuf::from)),
+            timeout: table.duration("timeout", problems),
         };
         // People say of a directory that it is local; what else would it be.
         table.boolean("local", problems);
@@ -287,7 +332,8 @@ impl RawReplica {
     /// With its defaults; `None` if it has no place.
     pub(super) fn validate(self, name: &str, take: &mut Taker<'_>, problems: &mut Vec<Problem>) -> Option<ReplicaSpec> {
         let key = |key: &str| format!("replicas.{name}.{key}");
-        let is_place = name.starts_with('/') || name.contains("://");
+        let is_url = |text: &str| text.contains("://") || text.starts_with('/') || text.starts_with("exec:");
+        let is_place = is_url(name);
         let (text, origin) = match &self.url {
             Some(url) => (url.value.clone(), url.origin.clone()),
             None if is_place => (name.to_owned(), self.origin.clone()),
@@ -297,7 +343,7 @@ impl RawReplica {
                 return None;
             }
         };
-        if !text.contains("://") && !text.starts_with('/') {
+        if !is_url(&text) {
             problems
                 .push(Problem::new(origin, format!("the url of replica `{name}` must be a URL or an absolute path")));
             return None;
@@ -309,6 +355,13 @@ impl RawReplica {
                 return None;
             }
         };
+        if let TargetUrl::Exec(command) = &url
+            && !command.is_found_anywhere()
+        {
+            let message = format!("replica `{name}`: the plug-in must be an absolute path, or a name on PATH");
+            problems.push(Problem::new(origin, message));
+            return None;
+        }
         let mut spec = ReplicaSpec::new(name.to_owned(), url);
         take.or(&key("url"), self.url, String::new());
         spec.roots = take.or(&key("roots"), self.roots, Vec::new());
@@ -359,6 +412,7 @@ impl RawReplica {
             profile: take.or(&key("profile"), self.profile.map(|text| text.map(Some)), None),
             credentials_file: take.or(&key("credentials_file"), self.credentials_file.map(|file| file.map(Some)), None),
         };
+        spec.timeout = take.or(&key("timeout"), self.timeout.map(|time| time.map(Some)), None);
         spec.bwlimit = take.or(&key("bwlimit"), self.bwlimit.map(|table| table.map(Some)), None);
         Some(spec)
     }

@@ -123,6 +123,9 @@ impl Lister<'_> {
         if let Some(table) = &replica.bwlimit {
             self.add(&section, "bwlimit", table.to_string());
         }
+        if let Some(timeout) = replica.timeout {
+            self.add(&section, "timeout", format_duration(timeout));
+        }
         let asked = &replica.aws.asked;
         for (key, text) in [("endpoint", &asked.endpoint), ("region", &asked.region), ("profile", &asked.profile)] {
             text.iter().for_each(|text| self.add(&section, key, text.as_str()));

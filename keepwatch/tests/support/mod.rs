@@ -1,6 +1,7 @@
 //! What the tests of the program share: a service in a hermetic environment, an independent walk, and their comparison.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub, missing_docs)]
 
+pub mod kept;
 pub mod pair;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

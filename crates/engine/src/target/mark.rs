@@ -52,3 +52,16 @@ pub(super) fn fresh(claim: &Claim) -> serde_json::Result<(String, String)> {
     let mark = Mark { keepwatch_replica: FORMAT, id: id.clone(), owner: claim.owner.clone(), host: claim.host.clone() };
     Ok((id, format!("{}\n", serde_json::to_string_pretty(&mark)?)))
 }
+
+/// What stands in a mark, as the names of a path: where content cannot be read, that path is the mark.
+pub(super) fn named(claim: &Claim, id: &str) -> [Vec<u8>; 3] {
+    let name = |text: &str| if text.is_empty() { b"-".to_vec() } else { text.replace('/', "-").into_bytes() };
+    [name(id), name(&claim.owner), name(&claim.host)]
+}
+
+/// The text of a mark whose path has these names. What is none is damaged text.
+pub(super) fn names(names: &[&[u8]]) -> Vec<u8> {
+    let text = |at: usize| names.get(at).map(|name| String::from_utf8_lossy(name).into_owned());
+    let mark = || Some(Mark { keepwatch_replica: FORMAT, id: text(0)?, owner: text(1)?, host: text(2)? });
+    mark().and_then(|mark| serde_json::to_vec(&mark).ok()).unwrap_or_default()
+}

@@ -5,10 +5,16 @@
 //! at once, and then *published*, many objects together: so that a local file system syncs once for all of them, and a store
 //! may upload while others are read. What was staged and not published leaves nothing behind.
 
+mod dirs;
+mod exec;
+mod keys;
 mod local;
 mod mark;
+mod process;
 mod s3;
 mod ssh;
+mod store;
+mod web;
 
 #[cfg(test)]
 mod conformance;
@@ -20,11 +26,13 @@ mod url;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 
+pub use exec::{ExecCommand, ExecPatience};
 pub use local::LocalTarget;
-pub use s3::{Credentials, Patience, S3Access, S3Place, S3Source, S3Target};
+pub use s3::{Credentials, S3Access, S3Place, S3Source, S3Target};
 pub use ssh::{BadAddress, FarDir, Places, SshAddress, SshOptions, SshTarget, Way, serve};
 pub use throttle::{BadTimetable, MinuteOfWeek, Throttled, Timetable};
 pub use url::{Access, TargetUrl, UrlError};
+pub use web::Patience;
 
 use crate::model::{FileType, Proof, RelPath};
 
@@ -173,6 +181,14 @@ pub enum TargetError {
         /// The system's answer.
         source: io::Error,
     },
+    /// Nothing of this kind can be done there: the caller finds another way.
+    #[error("{place} cannot do this: {why}")]
+    Unable {
+        /// The target.
+        place: String,
+        /// What it cannot do, and what to do.
+        why: String,
+    },
     /// Anything else that the system says.
     #[error("cannot {doing} `{path}`: {source}")]
     Io {
@@ -273,6 +289,13 @@ pub trait Session: Send + Sync {
     /// # Errors
     /// [`TargetError`]; of a directory that is not empty [`TargetError::Refused`].
     fn remove(&self, path: &RelPath) -> Result<bool>;
+    /// Whether it can keep a trash: whether anything there can be moved, or fetched and put elsewhere.
+    ///
+    /// # Errors
+    /// [`TargetError::Unable`].
+    fn can_set_aside(&self) -> Result<()> {
+        Ok(())
+    }
     /// Makes renames and removals durable.
     ///
     /// # Errors

@@ -251,6 +251,10 @@ impl Session for ThrottledSession {
         self.inner.remove(path)
     }
 
+    fn can_set_aside(&self) -> Result<()> {
+        self.inner.can_set_aside()
+    }
+
     fn sync(&self) -> Result<()> {
         self.inner.sync()
     }

@@ -6,11 +6,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{BadAddress, LocalTarget, S3Place, S3Source, S3Target, SshAddress, SshOptions, SshTarget, Target};
+use super::{
+    BadAddress, ExecCommand, ExecPatience, LocalTarget, S3Place, S3Source, S3Target, SshAddress, SshOptions, SshTarget,
+    Target, exec,
+};
 
 /// The kinds of targets, as a person writes them.
-const KINDS: &str =
-    "a directory: /PATH or file:///PATH, one of another host: ssh://HOST/PATH, or a bucket: s3://BUCKET/PREFIX";
+const KINDS: &str = "a directory: /PATH or file:///PATH, one of another host: ssh://HOST/PATH, a bucket: s3://BUCKET/PREFIX, \
+     or a plug-in: exec:PROGRAM ARG…";
 
 /// Where a target is. Printing it shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub enum TargetUrl {
     Ssh(SshAddress),
     /// A bucket of S3, or what begins with a prefix in one.
     S3(S3Place),
+    /// A plug-in.
+    Exec(ExecCommand),
 }
 
 /// What targets take besides their URLs.
@@ -28,6 +33,12 @@ pub enum TargetUrl {
 pub struct Access {
     /// Who says how S3 is reached.
     pub s3: S3Source,
+    /// A directory for content on its way to targets that take it only when all of it is known. It is made when it is needed.
+    pub spool: PathBuf,
+    /// The slashes that a layout leaves in front of every path, for targets that take them as they are.
+    pub lead: Vec<u8>,
+    /// How long a plug-in is waited for.
+    pub exec: ExecPatience,
 }
 
 /// What cannot be a target. Nothing of it is a secret.
@@ -59,6 +70,13 @@ impl TargetUrl {
     /// [`UrlError`].
     pub fn parse(text: &OsStr, current_dir: &Path) -> Result<Self, UrlError> {
         let bytes = text.as_bytes();
+        if let Some(command) = bytes.strip_prefix(b"exec:") {
+            let wrong = || UrlError::Place {
+                url: text.to_string_lossy().into_owned(),
+                example: "exec:PROGRAM ARG…, with every quote closed",
+            };
+            return ExecCommand::parse(command).map(TargetUrl::Exec).ok_or_else(wrong);
+        }
         let Some((scheme, rest)) = split_scheme(bytes) else { return Ok(TargetUrl::Local(plain(text, current_dir))) };
         match scheme {
             b"file" if rest.starts_with(b"/") => Ok(TargetUrl::Local(plain(OsStr::from_bytes(rest), current_dir))),
@@ -78,6 +96,7 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(dir) => Arc::new(LocalTarget::new(dir)),
             TargetUrl::S3(place) => Arc::new(S3Target::new(place, &access.s3)),
+            TargetUrl::Exec(command) => exec::target(command, &access.lead, access.exec, &access.spool),
             TargetUrl::Ssh(address) => Arc::new(SshTarget::new(address.clone(), SshOptions::default())),
         }
     }
@@ -87,8 +106,7 @@ impl TargetUrl {
     pub fn local_dir(&self) -> Option<&Path> {
         match self {
             TargetUrl::Local(dir) => Some(dir),
-            TargetUrl::S3(_) => None,
-            TargetUrl::Ssh(_) => None,
+            TargetUrl::S3(_) | TargetUrl::Ssh(_) | TargetUrl::Exec(_) => None,
         }
     }
 
@@ -98,8 +116,14 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(_) => 16,
             TargetUrl::S3(_) => 100,
-            TargetUrl::Ssh(_) => 8,
+            TargetUrl::Ssh(_) | TargetUrl::Exec(_) => 8,
         }
+    }
+
+    /// Whether paths keep slashes in front that a layout leaves there.
+    #[must_use]
+    pub fn keeps_lead(&self) -> bool {
+        matches!(self, TargetUrl::Exec(_))
     }
 
     /// Whether one lies in the other, or they are the same, as far as their texts tell.
@@ -109,7 +133,8 @@ impl TargetUrl {
             (TargetUrl::Local(one), TargetUrl::Local(other)) => one.starts_with(other) || other.starts_with(one),
             (TargetUrl::Ssh(one), TargetUrl::Ssh(other)) => one.overlaps(other),
             (TargetUrl::S3(one), TargetUrl::S3(other)) => one.overlaps(other),
-            (TargetUrl::Local(_) | TargetUrl::Ssh(_) | TargetUrl::S3(_), _) => false,
+            (TargetUrl::Exec(one), TargetUrl::Exec(other)) => one == other,
+            (TargetUrl::Local(_) | TargetUrl::Ssh(_) | TargetUrl::S3(_) | TargetUrl::Exec(_), _) => false,
         }
     }
 
@@ -119,6 +144,7 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(dir) => dir.clone().into_os_string(),
             TargetUrl::S3(place) => place.to_string().into(),
+            TargetUrl::Exec(command) => [OsStr::new("exec:"), command.as_written()].into_iter().collect(),
             TargetUrl::Ssh(address) => address.to_string().into(),
         }
     }
@@ -129,6 +155,7 @@ impl fmt::Display for TargetUrl {
         match self {
             TargetUrl::Local(dir) => dir.display().fmt(f),
             TargetUrl::S3(place) => place.fmt(f),
+            TargetUrl::Exec(command) => command.fmt(f),
             TargetUrl::Ssh(address) => address.fmt(f),
         }
     }

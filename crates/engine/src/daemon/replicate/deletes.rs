@@ -179,7 +179,7 @@ impl Keeper {
     }
 
     /// Takes a directory's copy away with all that is held below it. What is not ours stays.
-    fn withdraw_dir(&mut self, work: &AtWork<'_>, root: usize, key: &[u8]) -> Result<(), Trouble> {
+    pub(super) fn withdraw_dir(&mut self, work: &AtWork<'_>, root: usize, key: &[u8]) -> Result<(), Trouble> {
         loop {
             self.check_stop()?;
             let rows = self.view.copies_within(work.replica, work.dirs[root], key, AT_ONCE)?;

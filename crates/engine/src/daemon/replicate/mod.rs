@@ -221,7 +221,8 @@ impl Keeper {
             match self.keep() {
                 Ok(()) | Err(Trouble::Stopped) => break,
                 Err(trouble) => {
-                    let is_refused = matches!(&trouble, Trouble::Target(TargetError::Owned { .. }));
+                    let is_refused =
+                        matches!(&trouble, Trouble::Target(TargetError::Owned { .. } | TargetError::Unable { .. }));
                     let text = trouble.to_string();
                     self.report(&text, is_refused);
                     for asked in self.asked.drain(..) {
@@ -523,7 +524,12 @@ impl Keeper {
                 source: Source::open(&kept.path).ok(),
             });
         }
-        let trash = trash_of(meter::now()).filter(|_| self.settings.on_delete != OnDelete::Delete);
+        let mut trash = trash_of(meter::now()).filter(|_| self.settings.on_delete != OnDelete::Delete);
+        match session.can_set_aside() {
+            Err(error) if self.settings.on_delete == OnDelete::Trash => return Err(error.into()),
+            Err(_) => trash = None,
+            Ok(()) => {}
+        }
         let proof = self.settings.target.nature().proof;
         let at_work = AtWork {
             replica: replica.id,

@@ -100,7 +100,11 @@ impl Work<'_> {
         let (mut dirs, mut puts, mut later) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             match &job.what {
-                What::Move(from, held) => self.rename(&job, from, held, &mut done, &mut touched),
+                What::Move(from, held) => {
+                    if !self.rename(&job, from, held, &mut done, &mut touched) && job.original.kind != FileType::Dir {
+                        puts.push(job);
+                    }
+                }
                 What::Put if job.original.kind == FileType::Dir => {
                     if self.make_dir(&job, &mut done, &mut touched) {
                         dirs.push(job);
@@ -113,11 +117,17 @@ impl Work<'_> {
         if done.trouble.is_none() {
             self.put(puts, &mut done, &mut touched);
         }
+        let mut instead = Vec::new();
         for job in later {
             if done.trouble.is_some() {
                 break;
             }
-            self.do_later(&job, &mut done, &mut touched);
+            if !self.do_later(&job, &mut done, &mut touched) {
+                instead.push(job);
+            }
+        }
+        if done.trouble.is_none() {
+            self.put(instead, &mut done, &mut touched);
         }
         // Deepest first: to put something into a directory changes its times.
         let mut bare = BTreeSet::new();
@@ -155,6 +165,7 @@ impl Work<'_> {
         }
     }
 
+    /// `false`: the target cannot rename.
     fn rename(
         &self,
         job: &Job,
@@ -162,7 +173,7 @@ impl Work<'_> {
         held: &Held,
         done: &mut Done,
         touched: &mut BTreeSet<(usize, RelPath)>,
-    ) {
+    ) -> bool {
         let (from_place, to_place) = (self.place(job.root, from), self.place(job.root, &job.path));
         let moved = match self.session.rename(&from_place, &to_place) {
             Err(TargetError::Refused { .. }) => {
@@ -182,8 +193,10 @@ impl Work<'_> {
                 let moved = Job { root: job.root, path: job.path.clone(), original, what: What::Adopt };
                 done.acts.push(self.copied(&moved, Some(from), held.sha256.map(Digest), held.proof));
             }
+            Err(TargetError::Unable { .. }) => return false,
             Err(error) => self.note(job, error, done),
         }
+        true
     }
 
     /// What is in the way goes to the trash, or away.
@@ -286,7 +299,8 @@ impl Work<'_> {
         jobs.into_iter().zip(taken).collect()
     }
 
-    fn do_later(&self, job: &Job, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) {
+    /// `false`: the target cannot do that; it takes the content again.
+    fn do_later(&self, job: &Job, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) -> bool {
         let place = self.place(job.root, &job.path);
         match &job.what {
             // The name that was to be copied was not: this one has to wait, too.
@@ -298,15 +312,17 @@ impl Work<'_> {
                     self.touch(job, touched);
                     done.acts.push(self.copied(job, None, None, Proof::Written));
                 }
+                Err(TargetError::Unable { .. }) => return false,
                 Err(error) => self.note(job, error, done),
             },
             What::Attributes(held) => {
-                let Some(source) = &self.roots[job.root].source else { return };
+                let Some(source) = &self.roots[job.root].source else { return true };
                 let set = source.meta(&job.path, &job.original).and_then(|meta: Meta| {
                     self.session.set_meta(&place, job.original.kind, &meta).map_err(CopyError::from)
                 });
                 match set {
                     Ok(()) => done.acts.push(self.copied(job, None, held.sha256.map(Digest), held.proof)),
+                    Err(CopyError::Target(TargetError::Unable { .. })) => return false,
                     Err(CopyError::Target(error)) => self.note(job, error, done),
                     Err(error) => done.failed.push((job.root, job.path.clone(), error)),
                 }
@@ -320,6 +336,7 @@ impl Work<'_> {
             }
             What::Put | What::Move(..) => {}
         }
+        true
     }
 
     /// Gives a directory the attributes that its original has now. `false`: it could not be done.

@@ -290,8 +290,12 @@ impl Keeper {
     /// A copy whose directory cannot be renamed is not known of any more.
     fn forget_dir(&mut self, work: &AtWork<'_>, root: usize, held: &RelPath) -> Result<(), Trouble> {
         let place = work.roots[root].placement.place(held);
-        if let Some(trash) = work.trash {
-            crate::target::set_aside(work.session, &place, trash)?;
+        match work.trash {
+            Some(trash) => crate::target::set_aside(work.session, &place, trash).map(|_| ())?,
+            None if self.settings.on_delete == OnDelete::Delete => {
+                self.withdraw_dir(work, root, &copy_key(held, FileType::Dir))?;
+            }
+            None => {}
         }
         self.tell_gone(work, root, held, FileType::Dir, Withdrawal::Trashed)
     }

@@ -9,10 +9,10 @@ use tokio::sync::Semaphore;
 
 use super::objects::Metadata;
 use super::wire::{Wire, WireError};
-use super::{Patience, S3Access, S3Place, error, keys, mark};
+use super::{Patience, S3Access, S3Place, error, mark};
 use crate::clock::{Clock as _, SystemClock};
 use crate::model::{RelPath, Timestamp};
-use crate::target::{Claim, Result, TargetError, shown};
+use crate::target::{Claim, Result, TargetError, keys, shown};
 
 /// Threads for the network.
 const WORKERS: usize = 2;

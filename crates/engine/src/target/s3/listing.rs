@@ -1,7 +1,7 @@
 //! What a bucket holds, in the order of paths.
 //!
 //! S3 lists keys in the order of their bytes. Only encoded names stand at another place than their paths do, and always before
-//! it ([`super::keys`]): they are held back until it is reached. A listing tells neither times nor links, so each object is
+//! it ([`crate::target::keys`]): they are held back until it is reached. A listing tells neither times nor links, so each object is
 //! asked for them, many at once.
 
 use std::collections::BTreeMap;
@@ -10,11 +10,12 @@ use std::ops::ControlFlow;
 use futures_util::StreamExt as _;
 
 use super::bucket::{Bucket, REQUESTS_MAX};
+use super::meta::Head;
 use super::reply::Listed;
 use super::wire::WireError;
-use super::{keys, meta::Head};
 use crate::model::{FileType, RelPath};
-use crate::target::{Found, MARK, Result, STAGING, TRASH, TargetError, is_own};
+use crate::target::dirs::{Dirs, Each, a_dir};
+use crate::target::{Found, MARK, Result, STAGING, TRASH, TargetError, is_own, keys};
 
 /// Keys in a page.
 const PAGE: u32 = 1000;
@@ -22,9 +23,6 @@ const PAGE: u32 = 1000;
 const HELD_MAX: usize = 500_000;
 /// The longest target of a link (`PATH_MAX`).
 const LINK_MAX: u64 = 4096;
-
-/// Who is told of what is found.
-pub(super) type Each<'e> = dyn FnMut(&RelPath, Found) -> ControlFlow<()> + 'e;
 
 /// Lists all below a directory.
 pub(super) fn list(bucket: &Bucket, below: &RelPath, each: &mut Each<'_>) -> Result<()> {
@@ -122,23 +120,16 @@ pub(super) async fn look_at(bucket: &Bucket, key: &str) -> Result<Option<Found>,
     Ok(Some(Found { kind: FileType::Symlink, size, mtime_ns, target: target.map(|target| target.to_vec()) }))
 }
 
-/// A directory, of which a bucket knows nothing more.
-pub(super) fn a_dir() -> Found {
-    Found { kind: FileType::Dir, size: 0, mtime_ns: 0, target: None }
-}
-
 /// Brings what comes in the order of keys into the order of paths, and tells of the directories that hold it.
 struct Order {
-    below: RelPath,
     /// By path, with a `/` behind a directory's.
     held: BTreeMap<Vec<u8>, (RelPath, Found)>,
-    last: RelPath,
-    last_is_dir: bool,
+    dirs: Dirs,
 }
 
 impl Order {
     fn new(below: &RelPath) -> Self {
-        Order { below: below.clone(), held: BTreeMap::new(), last: below.clone(), last_is_dir: true }
+        Order { held: BTreeMap::new(), dirs: Dirs::new(below) }
     }
 
     /// Takes the next. `Err`: too many are held back.
@@ -149,7 +140,7 @@ impl Order {
             return if self.held.len() > HELD_MAX { Err(()) } else { Ok(ControlFlow::Continue(())) };
         }
         let told = self.tell_held(Some(&key), each);
-        Ok(if told.is_continue() { self.tell(&path, found, each) } else { told })
+        Ok(if told.is_continue() { self.dirs.tell(&path, found, each) } else { told })
     }
 
     fn finish(&mut self, each: &mut Each<'_>) -> ControlFlow<()> {
@@ -162,28 +153,9 @@ impl Order {
                 break;
             }
             let (path, found) = first.remove();
-            self.tell(&path, found, each)?;
+            self.dirs.tell(&path, found, each)?;
         }
         ControlFlow::Continue(())
-    }
-
-    fn tell(&mut self, path: &RelPath, found: Found, each: &mut Each<'_>) -> ControlFlow<()> {
-        let mut above = RelPath::ROOT;
-        let depth = path.components().count();
-        for name in path.components().take(depth.saturating_sub(1)) {
-            above = above.join(name);
-            let is_told = self.below.is_within(&above)
-                || (self.last.is_within(&above) && (self.last != above || self.last_is_dir));
-            if !is_told {
-                each(&above, a_dir())?;
-            }
-        }
-        let is_dir = found.kind == FileType::Dir;
-        if is_dir && self.last_is_dir && self.last == *path {
-            return ControlFlow::Continue(());
-        }
-        (self.last, self.last_is_dir) = (path.clone(), is_dir);
-        each(path, found)
     }
 }
 

@@ -1,12 +1,11 @@
 //! A bucket of S3, or of what speaks like it, as a target.
 //!
-//! A path's key is its bytes behind the target's prefix ([`keys`]), its metadata the object's ([`meta`]). A store of objects has
+//! A path's key is its bytes behind the target's prefix ([`crate::target::keys`]), its metadata the object's ([`meta`]). A store of objects has
 //! no directories: they are there as long as something is below them. What is put comes with its SHA-256, which the store holds
 //! it against, and appears whole or not at all.
 
 mod bucket;
 mod error;
-mod keys;
 mod listing;
 mod mark;
 mod meta;
@@ -31,11 +30,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use secrecy::SecretString;
 
-use super::{Claim, Found, Nature, Result, Session, Target, TargetError};
+use super::{Claim, Found, Nature, Patience, Result, Session, Target, TargetError, keys};
 use crate::model::{Proof, RelPath};
 use bucket::Bucket;
 pub use place::S3Place;
-pub use wire::Patience;
 
 /// Objects that are published together: enough to keep all connections busy.
 const BATCH_MAX: usize = 1024;

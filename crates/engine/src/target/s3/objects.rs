@@ -8,7 +8,8 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::meta::Head;
 use super::reply::{self, ListPage, Part, PartPage, UploadPage};
-use super::wire::{Ask, Wire, WireError, escape};
+use super::wire::{Ask, Wire, WireError};
+use crate::target::web::escape;
 
 /// An object's headers: metadata and the kind of its content.
 pub(super) type Headers = [(HeaderName, HeaderValue)];

@@ -16,6 +16,7 @@ use super::reader::Reader;
 use super::stage::{self, How, Kept};
 use super::{listing, meta, moves, upload};
 use crate::model::{FileType, RelPath};
+use crate::target::dirs::a_dir;
 use crate::target::{Content, Found, Meta, Result, Session, Staged, TargetError, shown};
 
 pub(super) struct S3Session {
@@ -57,7 +58,7 @@ impl Session for S3Session {
 
     fn look(&self, path: &RelPath) -> Result<Option<Found>> {
         if path.is_root() {
-            return Ok(Some(listing::a_dir()));
+            return Ok(Some(a_dir()));
         }
         let (key, below) = (self.bucket.key(path)?, self.bucket.below(path)?);
         let looks =
@@ -65,7 +66,7 @@ impl Session for S3Session {
         let (object, below) = self.bucket.wait(looks);
         let failed = self.bucket.error("look at", path);
         let is_dir = !below.map_err(&failed)?.objects.is_empty();
-        Ok(object.map_err(&failed)?.or_else(|| is_dir.then(listing::a_dir)))
+        Ok(object.map_err(&failed)?.or_else(|| is_dir.then(a_dir)))
     }
 
     fn read(&self, path: &RelPath) -> Result<Box<dyn Read + Send>> {

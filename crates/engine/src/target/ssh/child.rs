@@ -1,16 +1,14 @@
 //! The system's `ssh` as a child: its configuration, agent and known hosts are the user's. Nobody is there to be asked, so it
 //! never asks; a key of a host that is not known is refused.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, BufRead as _, BufReader, Read};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus};
 
 use super::address::SshAddress;
+use crate::target::process::{self, Process};
 
 /// What `ssh` is told besides the address.
 #[derive(Clone, Debug)]
@@ -50,11 +48,6 @@ pub(super) enum FarSide {
     Sftp,
 }
 
-/// Lines of its complaints that are kept, and the bytes of one.
-const LINES_MAX: usize = 24;
-const LINE_BYTES_MAX: u64 = 1024;
-/// How long it may take to end once its output is closed.
-const END_MAX: Duration = Duration::from_secs(5);
 /// How long a connection may take to come about, in seconds.
 const CONNECT_MAX_S: u32 = 20;
 /// It is asked so many times whether the far side is there before it is given up.
@@ -101,10 +94,7 @@ fn arguments(address: &SshAddress, options: &SshOptions, far: FarSide) -> Vec<Os
 }
 
 /// An `ssh` that runs.
-pub(super) struct Ssh {
-    child: Child,
-    complaints: Option<JoinHandle<Vec<String>>>,
-}
+pub(super) struct Ssh(Process);
 
 /// How it ended.
 #[derive(Debug)]
@@ -122,62 +112,14 @@ pub(super) fn start(
 ) -> io::Result<(Ssh, ChildStdin, ChildStdout)> {
     let mut command = Command::new(&options.program);
     command.args(arguments(address, options, far));
-    start_command(command)
-}
-
-/// Starts any program that talks on its standard input and output.
-pub(super) fn start_command(mut command: Command) -> io::Result<(Ssh, ChildStdin, ChildStdout)> {
-    // What a person's terminal tells us to do, we tell the child in our own time.
-    command.process_group(0);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (input, output) = (child.stdin.take(), child.stdout.take());
-    let errors = child.stderr.take();
-    let (Some(input), Some(output), Some(errors)) = (input, output, errors) else {
-        return Err(io::Error::other("the child has no pipes"));
-    };
-    let complaints = std::thread::Builder::new().name("ssh stderr".to_owned()).spawn(move || gather(errors))?;
-    Ok((Ssh { child, complaints: Some(complaints) }, input, output))
-}
-
-/// Keeps the last lines.
-fn gather(errors: impl Read) -> Vec<String> {
-    let mut lines = VecDeque::new();
-    let mut errors = BufReader::new(errors);
-    loop {
-        let mut line = Vec::new();
-        match errors.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return lines.into(),
-            Ok(_) => {}
-        }
-        let text = String::from_utf8_lossy(&line);
-        let text: String = text.trim().chars().filter(|c| !c.is_control()).collect();
-        if text.is_empty() {
-            continue;
-        }
-        tracing::debug!(line = text, "ssh");
-        if lines.len() == LINES_MAX {
-            lines.pop_front();
-        }
-        lines.push_back(text);
-    }
+    let (process, input, output) = process::start(command, "ssh")?;
+    Ok((Ssh(process), input, output))
 }
 
 impl Ssh {
     /// Waits until it has ended, as it does once its output is closed, and tells how.
-    pub(super) fn end(mut self, host: &str) -> End {
-        let until = Instant::now() + END_MAX;
-        let mut status = self.child.try_wait().ok().flatten();
-        while status.is_none() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-            status = self.child.try_wait().ok().flatten();
-        }
-        if status.is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-        // A process that ssh left behind may hold the pipe open for ever.
-        let complaints = self.complaints.take().filter(|_| status.is_some());
-        let complaints = complaints.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    pub(super) fn end(self, host: &str) -> End {
+        let process::End { status, complaints } = self.0.end();
         End { status, complaints, host: host.to_owned() }
     }
 }

@@ -233,6 +233,7 @@ pub(super) fn put_error(out: Out, error: &TargetError) -> Out {
         TargetError::Away { why, .. } => out.u8(0).bytes(why.as_bytes()),
         TargetError::Owned { host, mark, .. } => out.u8(1).bytes(host.as_bytes()).bytes(mark.as_bytes()),
         TargetError::Refused { path, why } => out.u8(2).bytes(path.as_bytes()).bytes(why.as_bytes()),
+        TargetError::Unable { why, .. } => out.u8(2).bytes(b"").bytes(why.as_bytes()),
         TargetError::Full { path } => out.u8(3).bytes(path.as_bytes()),
         TargetError::Io { doing, path, source } => {
             let doing = DOINGS.iter().position(|one| one == doing).and_then(|at| u8::try_from(at).ok()).unwrap_or(0);

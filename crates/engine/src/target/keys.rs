@@ -3,7 +3,7 @@
 //! A key is UTF-8 without control characters. A name that is not stands as `!` and the name with what does not fit, and `%`,
 //! as `%XX`: `a\n` is `!a%0A`. So do names that begin with `!` or a space, which makes it reversible; all other names stand
 //! as they are. Because no plain name begins with a byte below `"`, encoded names come before all others of their directory:
-//! a listing in the order of keys is brought into the order of paths by holding back only those (see [`super::listing`]).
+//! a listing in the order of keys is brought into the order of paths by holding back only those (see the listing of `s3`).
 
 use crate::model::RelPath;
 
