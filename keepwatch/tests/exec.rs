@@ -39,7 +39,7 @@ fn the_example_of_the_documentation_follows_churn_through_deaths() {
     kept.start(&[]);
     kept.wait_same();
     let mut dice = Dice::new(23);
-    for round in 0..6 {
+    for round in 0..sized(3, 9) {
         shake(&kept.source(), &mut dice, sized(80, 2_000));
         match round % 3 {
             0 => {

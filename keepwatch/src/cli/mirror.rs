@@ -18,9 +18,11 @@ use keepwatch_engine::watch::lease::block_sigio;
 
 use super::Context;
 use crate::aws;
+use crate::config::replicas::{HTTP_CREDENTIAL, HTTP_VARIABLE};
 use crate::config::replicas::{
     LayoutKind, ReplicaSpec, SpecLimits, lead_of, parse_on_delete, parse_percent, read_rules,
 };
+use crate::config::secret::SecretFrom;
 use crate::config::{SPOOL, Settings, load_files};
 use crate::engine;
 use crate::error::{CommandError, Kind, Outcome};
@@ -40,8 +42,8 @@ Examples:
   keepwatch mirror /srv/records /mnt/backup
   keepwatch mirror --once --source-prefix=/home/u/mystuff/ /home/u/mystuff /mnt/backup")]
 pub struct Args {
-    /// The directories to copy, then the target: a directory, ssh://HOST/DIRECTORY, s3://BUCKET/PREFIX, or
-    /// 'exec:PROGRAM ARG…'
+    /// The directories to copy, then the target: a directory, ssh://HOST/DIRECTORY, s3://BUCKET/PREFIX,
+    /// https://HOST/PATH, or 'exec:PROGRAM ARG…'
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "TARGET"])]
     pub places: Vec<OsString>,
     /// End when all is copied
@@ -89,7 +91,10 @@ pub struct Args {
     /// File of credentials for S3, in place of ~/.aws/credentials
     #[arg(long, value_name = "FILE")]
     pub credentials_file: Option<PathBuf>,
-    /// How long a plug-in may say nothing [default: 60s]
+    /// File with the secret that signs requests to an http target, on its first line
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// How long a plug-in (60s) or a server (30s) may say nothing
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
     /// What happens to a copy whose original is gone
@@ -219,6 +224,12 @@ fn spec(args: &Args, target: TargetUrl, context: &Context) -> Result<ReplicaSpec
     spec.transfers = args.transfers.map(u64::from);
     let table = args.bwlimit.as_deref().map(Timetable::parse).transpose();
     spec.bwlimit = table.map_err(|error| CommandError::usage(error.to_string()))?;
+    if let TargetUrl::Http(_) = spec.url {
+        let file = args.secret_file.as_ref().map(|file| context.environment.current_dir.join(file));
+        let elsewhere = || SecretFrom::of(&context.environment, HTTP_VARIABLE, HTTP_CREDENTIAL);
+        spec.secret = file.map_or_else(elsewhere, SecretFrom::File);
+        spec.http_secret().read().map_err(CommandError::usage)?;
+    }
     if let TargetUrl::S3(_) = spec.url {
         spec.aws = aws_source(args, context);
         // What is wrong with it is told before anything begins.
@@ -421,7 +432,7 @@ fn tell_first_mapping(settings: &Settings, spec: &ReplicaSpec) {
 
 /// A place at a target, for people.
 fn at_target(target: &TargetUrl, lead: &[u8], place: &RelPath) -> String {
-    if let TargetUrl::Exec(_) = target {
+    if target.keeps_lead() {
         return format!("{target}: {}", String::from_utf8_lossy(&[lead, place.as_bytes()].concat()));
     }
     format!("{}/{}", target.to_string().trim_end_matches('/'), String::from_utf8_lossy(place.as_bytes()))

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use keepwatch_engine::target::TargetUrl;
+use keepwatch_engine::target::{HttpSecret, TargetUrl};
 use serde_json::Value;
 
 use super::{Context, all_hosts, table};
@@ -79,6 +79,9 @@ pub struct AddArgs {
     /// Bytes a second, such as 10M, or a table: "08:00,20M 19:00,off"
     #[arg(long, value_name = "RATE")]
     pub bwlimit: Option<String>,
+    /// File with the secret that signs requests to an http target, on its first line
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<String>,
 }
 
 /// Flags of `keepwatch replica list`.
@@ -296,6 +299,9 @@ fn add(args: &AddArgs, loaded: &Loaded, context: &Context) -> Result<Outcome, Co
         return Err(CommandError::unreachable(format!("there is no directory {}", Safe::path(dir)))
             .hint("make it, or mount what belongs there"));
     }
+    if let Some(file) = &args.secret_file {
+        HttpSecret::File(PathBuf::from(file)).read().map_err(CommandError::usage)?;
+    }
     let name = name.unwrap_or_else(|| name_for(&url));
     check_name(&name)?;
     let path = drop_in(&name, context, loaded);
@@ -357,6 +363,7 @@ fn section(name: &str, url: &TargetUrl, args: &AddArgs) -> String {
         ("target_prefix", args.target_prefix.as_deref()),
         ("on_delete", args.on_delete.as_deref()),
         ("bwlimit", args.bwlimit.as_deref()),
+        ("secret_file", args.secret_file.as_deref()),
     ] {
         if let Some(given) = given {
             text += &format!("{key} = {}\n", value(given));

@@ -11,12 +11,15 @@ pub mod problem;
 pub mod raw;
 pub mod reader;
 pub mod replicas;
+pub mod secret;
 pub mod settings;
 pub mod show;
 pub mod sources;
 
 use std::path::PathBuf;
 
+use replicas::{HTTP_CREDENTIAL, HTTP_VARIABLE};
+use secret::SecretFrom;
 pub use settings::{LogFormat, Poll, RootSettings, Settings, WatchMethod};
 pub use sources::Environment;
 
@@ -82,6 +85,9 @@ pub fn load_files(
     for replica in &mut settings.replicas {
         replica.aws.variables.clone_from(&environment.aws);
         replica.aws.home.clone_from(&environment.home);
+        if replica.secret == SecretFrom::Nowhere {
+            replica.secret = SecretFrom::of(environment, HTTP_VARIABLE, HTTP_CREDENTIAL);
+        }
         replica.spool = settings.state_dir.join(SPOOL);
     }
     match problem::into_error(problems) {

@@ -8,6 +8,7 @@ use keepwatch_engine::index::{IndexSettings, Password, ServerAddress, Tls};
 
 use super::problem::{Origin, Problem, Sourced};
 use super::reader::Table;
+use super::secret::SecretFrom;
 use super::settings::Taker;
 use super::sources::Environment;
 
@@ -44,36 +45,13 @@ pub struct PostgresSettings {
     /// The server's address, without a password.
     pub url: String,
     /// Where the password comes from.
-    pub password: PasswordFrom,
+    pub password: SecretFrom,
     /// The authorities that the server's certificate must come from, instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Whether the connection is sealed.
     pub tls: bool,
     /// A statement that takes longer is given up.
     pub timeout: Duration,
-}
-
-/// Where the password comes from: the first of these that there is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PasswordFrom {
-    /// `password_file`.
-    File(PathBuf),
-    /// [`PASSWORD_VARIABLE`].
-    Variable(Hidden),
-    /// [`PASSWORD_CREDENTIAL`].
-    Credential(PathBuf),
-    /// The server asks for none.
-    Nowhere,
-}
-
-/// A secret that is shown nowhere.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Hidden(String);
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(hidden)")
-    }
 }
 
 impl RawPostgres {
@@ -140,8 +118,8 @@ impl RawPostgres {
         Some(PostgresSettings {
             url: take.or("postgres.url", Some(url), String::new()),
             password: match take.or("postgres.password_file", self.password_file.map(|path| path.map(Some)), None) {
-                Some(path) => PasswordFrom::File(path),
-                None => PasswordFrom::of(environment),
+                Some(path) => SecretFrom::File(path),
+                None => SecretFrom::of(environment, PASSWORD_VARIABLE, PASSWORD_CREDENTIAL),
             },
             ca_file: take.or("postgres.ca_file", self.ca_file.map(|path| path.map(Some)), None),
             tls: take.or("postgres.tls", self.tls, tls),
@@ -150,26 +128,14 @@ impl RawPostgres {
     }
 }
 
-impl PasswordFrom {
-    fn of(environment: &Environment) -> Self {
-        let variable = environment.vars.get(PASSWORD_VARIABLE).and_then(|value| value.to_str());
-        let credential = environment.credentials.as_ref().map(|dir| dir.join(PASSWORD_CREDENTIAL));
-        match (variable, credential.filter(|path| path.exists())) {
-            (Some(password), _) => PasswordFrom::Variable(Hidden(password.to_owned())),
-            (None, Some(path)) => PasswordFrom::Credential(path),
-            (None, None) => PasswordFrom::Nowhere,
-        }
-    }
-}
-
 impl PostgresSettings {
     /// What the engine is told; `None` where the address is none, which [`RawPostgres::validate`] has told.
     #[must_use]
     pub fn for_engine(&self) -> Option<IndexSettings> {
         let password = match &self.password {
-            PasswordFrom::File(path) | PasswordFrom::Credential(path) => Password::File(path.clone()),
-            PasswordFrom::Variable(Hidden(password)) => Password::Given(password.as_str().into()),
-            PasswordFrom::Nowhere => Password::None,
+            SecretFrom::File(path) | SecretFrom::Credential(path) => Password::File(path.clone()),
+            SecretFrom::Variable(password) => Password::Given(password.secret()),
+            SecretFrom::Nowhere => Password::None,
         };
         let tls = match (self.tls, &self.ca_file) {
             (false, _) => Tls::Off,

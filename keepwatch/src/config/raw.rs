@@ -14,6 +14,7 @@ use super::packs::RawPack;
 use super::postgres::{PASSWORD_VARIABLE, RawPostgres};
 use super::problem::{Origin, Problem, Sourced};
 use super::reader::{SourceFile, Table, nearest};
+use super::replicas::HTTP_VARIABLE;
 use super::replicas::RawReplica;
 use super::settings::{LogFormat, Poll, WatchMethod};
 use crate::units;
@@ -30,7 +31,7 @@ const TRIGGER_VARIABLES: [&str; 6] =
     ["KEEPWATCH_PATH", "KEEPWATCH_ROOT", "KEEPWATCH_SEQ", "KEEPWATCH_TRIGGER", "KEEPWATCH_KEY", "KEEPWATCH_SHA256"];
 
 /// Variables that set something.
-const VARIABLES: [&str; 10] = [
+const VARIABLES: [&str; 11] = [
     "KEEPWATCH_CONFIG",
     "KEEPWATCH_STATE_DIR",
     "KEEPWATCH_HOST",
@@ -41,6 +42,7 @@ const VARIABLES: [&str; 10] = [
     "KEEPWATCH_JOURNAL_COMMIT_INTERVAL",
     "KEEPWATCH_JOURNAL_COMMIT_RECORDS",
     PASSWORD_VARIABLE,
+    HTTP_VARIABLE,
 ];
 
 /// All that was written, later sources over earlier ones.
@@ -207,7 +209,7 @@ impl RawConfig {
                 }),
                 "KEEPWATCH_JOURNAL_COMMIT_RECORDS" => parse_into(&mut self.commit_records, &origin, text, parse_count),
                 // Read where it is needed; it is kept nowhere else.
-                PASSWORD_VARIABLE => Ok(()),
+                PASSWORD_VARIABLE | HTTP_VARIABLE => Ok(()),
                 other if TRIGGER_VARIABLES.contains(&other) => Ok(()),
                 other => {
                     let problem = Problem::new(origin.clone(), "no setting has this name");

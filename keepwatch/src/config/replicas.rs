@@ -11,10 +11,11 @@ use keepwatch_engine::model::{ReplicaName, RootName};
 use keepwatch_engine::sync::filter::FilterText;
 use keepwatch_engine::sync::guards::Limits;
 use keepwatch_engine::sync::layout::Layout;
-use keepwatch_engine::target::{Access, ExecPatience, TargetUrl, Throttled, Timetable};
+use keepwatch_engine::target::{Access, ExecPatience, HttpSecret, Patience, TargetUrl, Throttled, Timetable};
 
 use super::problem::{Origin, Problem, Sourced};
 use super::reader::{Table, nearest};
+use super::secret::SecretFrom;
 use super::settings::{Origins, RootSettings, Taker};
 use crate::aws;
 
@@ -22,6 +23,10 @@ use crate::aws;
 const DELETE_DELAY: Duration = Duration::from_secs(60);
 /// The trash is kept for so long.
 const TRASH_KEEP: Duration = Duration::from_secs(30 * 86_400);
+/// The variable that can hold the secret of HTTP targets.
+pub const HTTP_VARIABLE: &str = "KEEPWATCH_HTTP_SECRET";
+/// The systemd credential that can hold it: `LoadCredential=keepwatch.http:/path`.
+pub const HTTP_CREDENTIAL: &str = "keepwatch.http";
 /// More threads gain nothing anywhere.
 const TRANSFERS_MAX: u64 = 1024;
 
@@ -53,6 +58,7 @@ pub struct RawReplica {
     profile: Option<Sourced<String>>,
     credentials_file: Option<Sourced<PathBuf>>,
     timeout: Option<Sourced<Duration>>,
+    secret_file: Option<Sourced<PathBuf>>,
 }
 
 /// Where originals go.
@@ -136,8 +142,10 @@ pub struct ReplicaSpec {
     pub bwlimit: Option<Timetable>,
     /// How S3 is reached.
     pub aws: aws::Source,
-    /// How long a plug-in may say nothing; `None`: as long as the engine finds right.
+    /// How long a plug-in or a server may say nothing; `None`: as long as the engine finds right.
     pub timeout: Option<Duration>,
+    /// By what requests to an HTTP target are signed.
+    pub secret: SecretFrom,
     /// Where content waits that is on its way.
     pub spool: PathBuf,
 }
@@ -174,7 +182,18 @@ impl ReplicaSpec {
             bwlimit: None,
             aws: aws::Source::default(),
             timeout: None,
+            secret: SecretFrom::Nowhere,
             spool: PathBuf::new(),
+        }
+    }
+
+    /// By what requests to an HTTP target are signed.
+    #[must_use]
+    pub fn http_secret(&self) -> HttpSecret {
+        match &self.secret {
+            SecretFrom::File(path) | SecretFrom::Credential(path) => HttpSecret::File(path.clone()),
+            SecretFrom::Variable(secret) => HttpSecret::Given(secret.secret()),
+            SecretFrom::Nowhere => HttpSecret::None,
         }
     }
 
@@ -221,11 +240,15 @@ impl ReplicaSpec {
     pub fn for_engine(&self, roots: &[RootSettings], host: &str) -> engine::ReplicaSettings {
         let mut exec = ExecPatience::default();
         exec.silence = self.timeout.unwrap_or(exec.silence);
+        let mut http = Patience::default();
+        http.reply = self.timeout.unwrap_or(http.reply);
         let target = self.url.target(&Access {
             s3: self.aws.for_engine(),
             spool: self.spool.clone(),
             lead: self.lead(roots, host).unwrap_or_default(),
             exec,
+            http_secret: self.http_secret(),
+            http,
         });
         let target = match &self.bwlimit {
             Some(table) => Arc::new(Throttled::new(target, table.clone(), minute_of_week)),
@@ -322,6 +345,7 @@ impl RawReplica {
             profile: table.string("profile", problems),
             credentials_file: table.string("credentials_file", problems).map(|path| path.map(PathBuf::from)),
             timeout: table.duration("timeout", problems),
+            secret_file: table.string("secret_file", problems).map(|path| path.map(PathBuf::from)),
         };
         // People say of a directory that it is local; what else would it be.
         table.boolean("local", problems);
@@ -412,6 +436,13 @@ impl RawReplica {
             profile: take.or(&key("profile"), self.profile.map(|text| text.map(Some)), None),
             credentials_file: take.or(&key("credentials_file"), self.credentials_file.map(|file| file.map(Some)), None),
         };
+        if let Some(path) = self.secret_file.as_ref().filter(|path| !path.value.is_absolute()) {
+            let message =
+                format!("replica `{name}`: secret_file must be an absolute path, not `{}`", path.value.display());
+            problems.push(Problem::new(path.origin.clone(), message));
+        }
+        let secret_file = take.or(&key("secret_file"), self.secret_file.map(|path| path.map(Some)), None);
+        spec.secret = secret_file.map_or(SecretFrom::Nowhere, SecretFrom::File);
         spec.timeout = take.or(&key("timeout"), self.timeout.map(|time| time.map(Some)), None);
         spec.bwlimit = take.or(&key("bwlimit"), self.bwlimit.map(|table| table.map(Some)), None);
         Some(spec)

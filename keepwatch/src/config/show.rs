@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::Loaded;
 use super::packs::PackSettings;
-use super::postgres::PasswordFrom;
 use super::problem::Origin;
 use super::replicas::{LayoutKind, ReplicaSpec};
+use super::secret::SecretFrom;
 use super::settings::{Poll, RootSettings};
 use crate::units::{format_duration, format_size};
 
@@ -44,7 +44,7 @@ pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     list.add("journal", "commit_records", integer(settings.journal.commit_records));
     if let Some(postgres) = &settings.postgres {
         list.add("postgres", "url", postgres.url.as_str());
-        if let PasswordFrom::File(path) = &postgres.password {
+        if let SecretFrom::File(path) = &postgres.password {
             list.add("postgres", "password_file", path.to_string_lossy().as_ref());
         }
         if let Some(path) = &postgres.ca_file {
@@ -125,6 +125,9 @@ impl Lister<'_> {
         }
         if let Some(timeout) = replica.timeout {
             self.add(&section, "timeout", format_duration(timeout));
+        }
+        if let SecretFrom::File(path) = &replica.secret {
+            self.add(&section, "secret_file", path.to_string_lossy().as_ref());
         }
         let asked = &replica.aws.asked;
         for (key, text) in [("endpoint", &asked.endpoint), ("region", &asked.region), ("profile", &asked.profile)] {

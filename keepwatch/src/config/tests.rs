@@ -114,6 +114,9 @@ fn the_example_changes_nothing_and_its_comments_are_true() {
         filter: FilterText::default(),
         bwlimit: None,
         aws: plain.replicas[0].aws.clone(),
+        secret: plain.replicas[0].secret.clone(),
+        timeout: plain.replicas[0].timeout,
+        spool: plain.replicas[0].spool.clone(),
         ..example.replicas[0].clone()
     };
     assert_eq!(replica, ReplicaSpec { transfers: Some(16), ..plain.replicas[0].clone() });

@@ -7,6 +7,7 @@
 
 mod dirs;
 mod exec;
+mod http;
 mod keys;
 mod local;
 mod mark;
@@ -27,6 +28,7 @@ use std::io::{self, Read};
 use std::ops::ControlFlow;
 
 pub use exec::{ExecCommand, ExecPatience};
+pub use http::{HttpPlace, HttpSecret};
 pub use local::LocalTarget;
 pub use s3::{Credentials, S3Access, S3Place, S3Source, S3Target};
 pub use ssh::{BadAddress, FarDir, Places, SshAddress, SshOptions, SshTarget, Way, serve};

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    BadAddress, ExecCommand, ExecPatience, LocalTarget, S3Place, S3Source, S3Target, SshAddress, SshOptions, SshTarget,
-    Target, exec,
+    BadAddress, ExecCommand, ExecPatience, HttpPlace, HttpSecret, LocalTarget, Patience, S3Place, S3Source, S3Target,
+    SshAddress, SshOptions, SshTarget, Target, exec, http,
 };
 
 /// The kinds of targets, as a person writes them.
 const KINDS: &str = "a directory: /PATH or file:///PATH, one of another host: ssh://HOST/PATH, a bucket: s3://BUCKET/PREFIX, \
-     or a plug-in: exec:PROGRAM ARG…";
+     a store reached by HTTP: https://HOST/PATH, or a plug-in: exec:PROGRAM ARG…";
 
 /// Where a target is. Printing it shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum TargetUrl {
     Ssh(SshAddress),
     /// A bucket of S3, or what begins with a prefix in one.
     S3(S3Place),
+    /// A store that is reached by HTTP.
+    Http(HttpPlace),
     /// A plug-in.
     Exec(ExecCommand),
 }
@@ -39,6 +41,10 @@ pub struct Access {
     pub lead: Vec<u8>,
     /// How long a plug-in is waited for.
     pub exec: ExecPatience,
+    /// By what requests to an HTTP store are signed.
+    pub http_secret: HttpSecret,
+    /// How long an HTTP store is waited for.
+    pub http: Patience,
 }
 
 /// What cannot be a target. Nothing of it is a secret.
@@ -85,6 +91,10 @@ impl TargetUrl {
                 url: text.to_string_lossy().into_owned(),
                 example: "s3://BUCKET/PREFIX",
             }),
+            b"http" | b"https" => {
+                let wrong = || UrlError::Place { url: without_user(rest, scheme), example: "https://HOST/PATH" };
+                HttpPlace::parse(rest, scheme == b"https").map(TargetUrl::Http).ok_or_else(wrong)
+            }
             b"ssh" => Ok(TargetUrl::Ssh(SshAddress::parse(bytes)?)),
             other => Err(UrlError::Scheme { scheme: String::from_utf8_lossy(other).into_owned() }),
         }
@@ -96,6 +106,9 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(dir) => Arc::new(LocalTarget::new(dir)),
             TargetUrl::S3(place) => Arc::new(S3Target::new(place, &access.s3)),
+            TargetUrl::Http(place) => {
+                http::target(place, &access.lead, &access.http_secret, access.http, &access.spool)
+            }
             TargetUrl::Exec(command) => exec::target(command, &access.lead, access.exec, &access.spool),
             TargetUrl::Ssh(address) => Arc::new(SshTarget::new(address.clone(), SshOptions::default())),
         }
@@ -106,7 +119,7 @@ impl TargetUrl {
     pub fn local_dir(&self) -> Option<&Path> {
         match self {
             TargetUrl::Local(dir) => Some(dir),
-            TargetUrl::S3(_) | TargetUrl::Ssh(_) | TargetUrl::Exec(_) => None,
+            TargetUrl::S3(_) | TargetUrl::Ssh(_) | TargetUrl::Http(_) | TargetUrl::Exec(_) => None,
         }
     }
 
@@ -114,7 +127,7 @@ impl TargetUrl {
     #[must_use]
     pub fn transfers(&self) -> usize {
         match self {
-            TargetUrl::Local(_) => 16,
+            TargetUrl::Local(_) | TargetUrl::Http(_) => 16,
             TargetUrl::S3(_) => 100,
             TargetUrl::Ssh(_) | TargetUrl::Exec(_) => 8,
         }
@@ -123,7 +136,7 @@ impl TargetUrl {
     /// Whether paths keep slashes in front that a layout leaves there.
     #[must_use]
     pub fn keeps_lead(&self) -> bool {
-        matches!(self, TargetUrl::Exec(_))
+        matches!(self, TargetUrl::Http(_) | TargetUrl::Exec(_))
     }
 
     /// Whether one lies in the other, or they are the same, as far as their texts tell.
@@ -133,8 +146,9 @@ impl TargetUrl {
             (TargetUrl::Local(one), TargetUrl::Local(other)) => one.starts_with(other) || other.starts_with(one),
             (TargetUrl::Ssh(one), TargetUrl::Ssh(other)) => one.overlaps(other),
             (TargetUrl::S3(one), TargetUrl::S3(other)) => one.overlaps(other),
+            (TargetUrl::Http(one), TargetUrl::Http(other)) => one.overlaps(other),
             (TargetUrl::Exec(one), TargetUrl::Exec(other)) => one == other,
-            (TargetUrl::Local(_) | TargetUrl::Ssh(_) | TargetUrl::S3(_) | TargetUrl::Exec(_), _) => false,
+            _ => false,
         }
     }
 
@@ -144,6 +158,7 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(dir) => dir.clone().into_os_string(),
             TargetUrl::S3(place) => place.to_string().into(),
+            TargetUrl::Http(place) => place.to_string().into(),
             TargetUrl::Exec(command) => [OsStr::new("exec:"), command.as_written()].into_iter().collect(),
             TargetUrl::Ssh(address) => address.to_string().into(),
         }
@@ -155,10 +170,17 @@ impl fmt::Display for TargetUrl {
         match self {
             TargetUrl::Local(dir) => dir.display().fmt(f),
             TargetUrl::S3(place) => place.fmt(f),
+            TargetUrl::Http(place) => place.fmt(f),
             TargetUrl::Exec(command) => command.fmt(f),
             TargetUrl::Ssh(address) => address.fmt(f),
         }
     }
+}
+
+/// A URL that was not understood, without what stands in front of an `@`: that may be a password.
+fn without_user(rest: &[u8], scheme: &[u8]) -> String {
+    let rest = rest.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
+    format!("{}://{}", String::from_utf8_lossy(scheme), String::from_utf8_lossy(rest))
 }
 
 /// What stands in front of `://`, and behind.

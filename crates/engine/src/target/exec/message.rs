@@ -7,10 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::entry;
-use crate::model::FileType;
-use crate::target::store::Entry;
-use crate::target::{Found, Meta};
+use crate::target::Meta;
+use crate::target::store::item::{Listed, listed};
 
 /// The version of the protocol.
 pub(super) const VERSION: u64 = 1;
@@ -143,13 +141,6 @@ pub(super) enum Said {
     Alive,
 }
 
-/// An object as it is listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) name: Vec<u8>,
-    pub(super) entry: Entry,
-}
-
 /// Reads a line: whose answer it is, and what it says. `Err`: what is wrong with it.
 pub(super) fn read(line: &[u8]) -> Result<(u64, Said), String> {
     let value: Value = serde_json::from_slice(line).map_err(|error| format!("it is no JSON: {error}"))?;
@@ -183,39 +174,6 @@ pub(super) fn read(line: &[u8]) -> Result<(u64, Said), String> {
 
 /// Characters of a plug-in's message that are passed on.
 const MESSAGE_MAX: usize = 400;
-
-fn listed(item: &Value) -> Result<Listed, String> {
-    let name = bytes(item, "path")?.ok_or("an item has no `path`")?;
-    let number = |key: &str| item.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
-    let is_link = match item.get("kind").map(|kind| kind.as_str().unwrap_or_default()) {
-        None | Some("file") => false,
-        Some("symlink") => true,
-        Some(kind) => return Err(format!("an item is of the kind `{kind}`, which is neither `file` nor `symlink`")),
-    };
-    let target = if is_link { Some(bytes(item, "target")?.ok_or("a symbolic link has no `target`")?) } else { None };
-    let size = item.get("size").and_then(Value::as_u64);
-    let found = Found {
-        kind: if is_link { FileType::Symlink } else { FileType::File },
-        size: match &target {
-            Some(target) => target.len() as u64,
-            None => size.ok_or_else(|| format!("the item `{}` has no `size`", String::from_utf8_lossy(&name)))?,
-        },
-        mtime_ns: item.get("mtime_ns").and_then(Value::as_i64).unwrap_or(0),
-        target,
-    };
-    Ok(Listed { name, entry: entry(found, number("mode"), number("uid"), number("gid")) })
-}
-
-/// The exact bytes of a key.
-fn bytes(value: &Value, key: &str) -> Result<Option<Vec<u8>>, String> {
-    let exact = value.get(format!("{key}_b64")).and_then(Value::as_str);
-    match exact {
-        Some(exact) => {
-            STANDARD.decode(exact).map(Some).map_err(|error| format!("its `{key}_b64` is no base64: {error}"))
-        }
-        None => Ok(value.get(key).and_then(Value::as_str).map(|text| text.as_bytes().to_vec())),
-    }
-}
 
 /// Reads the answer to `hello`. `Err`: why it cannot be worked with.
 pub(super) fn hello(done: &Done) -> Result<Hello, String> {

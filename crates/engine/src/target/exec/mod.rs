@@ -16,8 +16,8 @@ use std::time::Duration;
 
 pub use command::ExecCommand;
 
-use super::store::{Abilities, Connect, Entry, Spool, Spooled, Store, StoreTarget, Told};
-use super::{Found, Meta, Result, Target, TargetError, is_own, shown};
+use super::store::{Abilities, Connect, Entry, Spool, Spooled, Store, StoreTarget, Told, names::Names};
+use super::{Meta, Result, Target, TargetError, shown};
 use crate::model::{Proof, RelPath};
 use message::{Ask, Hello, Kind};
 use plugin::{Plugin, plugin_error};
@@ -41,7 +41,7 @@ impl Default for ExecPatience {
 ///
 /// `lead` is what stands in front of every path that it is told: nothing, or the slashes that a layout leaves there.
 pub(super) fn target(command: &ExecCommand, lead: &[u8], patience: ExecPatience, spool: &Path) -> Arc<dyn Target> {
-    let places = Arc::new(Places { command: command.clone(), lead: lead.to_vec(), patience });
+    let places = Arc::new(Places { command: command.clone(), names: Names::new(lead), patience });
     Arc::new(StoreTarget::new(Reached(places), spool))
 }
 
@@ -49,30 +49,8 @@ pub(super) fn target(command: &ExecCommand, lead: &[u8], patience: ExecPatience,
 #[derive(Debug)]
 struct Places {
     command: ExecCommand,
-    lead: Vec<u8>,
+    names: Names,
     patience: ExecPatience,
-}
-
-impl Places {
-    /// A path as the plug-in is told it. What is Keepwatch's own has nothing in front.
-    fn name(&self, path: &RelPath) -> Vec<u8> {
-        if is_own(path) { path.as_bytes().to_vec() } else { [&self.lead[..], path.as_bytes()].concat() }
-    }
-
-    /// What the names of all below a directory begin with.
-    fn below(&self, dir: &RelPath) -> Vec<u8> {
-        if dir.is_root() { self.lead.clone() } else { [&self.name(dir)[..], b"/"].concat() }
-    }
-
-    /// The path of a name; `None`: it is not ours.
-    fn path(&self, name: &[u8]) -> Option<RelPath> {
-        let own = || RelPath::new(name).ok().filter(is_own);
-        let path = match name.strip_prefix(&self.lead[..]) {
-            Some(rest) => RelPath::new(rest).ok().filter(|path| self.lead.is_empty() || !is_own(path)),
-            None => own(),
-        };
-        path.filter(|path| !path.is_root())
-    }
 }
 
 #[derive(Debug)]
@@ -129,7 +107,7 @@ impl Plugged {
     /// The objects whose names begin so, from this process.
     fn begin_with(&self, prefix: &[u8], limit: Option<u64>, path: &RelPath, told: &mut Told<'_>) -> Result<()> {
         let ask = Ask::new("list").bytes("prefix", prefix).number("limit", limit);
-        let listed = self.plugin.list(&ask, &|name| self.places.path(name), told);
+        let listed = self.plugin.list(&ask, &|name| self.places.names.path(name), told);
         listed.map(|_| ()).map_err(|error| plugin_error(&self.place(), "list", path, error))
     }
 }
@@ -150,8 +128,8 @@ impl Store for Plugged {
     /// By a process of its own: one that does one thing after another would keep the rest waiting.
     fn list(&self, below: &RelPath, told: &mut Told<'_>) -> Result<()> {
         let lister = Plugin::start(&self.places.command, self.places.patience)?;
-        let ask = Ask::new("list").bytes("prefix", &self.places.below(below));
-        let listed = lister.list(&ask, &|name| self.places.path(name), told);
+        let ask = Ask::new("list").bytes("prefix", &self.places.names.below(below));
+        let listed = lister.list(&ask, &|name| self.places.names.path(name), told);
         if listed.as_ref().is_ok_and(ControlFlow::is_break) {
             lister.kill();
         }
@@ -162,7 +140,7 @@ impl Store for Plugged {
         // In order, what has just this name comes first of all that begin with it.
         let limit = self.plugin.hello.is_sorted.then_some(1);
         let mut found = None;
-        self.begin_with(&self.places.name(path), limit, path, &mut |item| {
+        self.begin_with(&self.places.names.name(path), limit, path, &mut |item| {
             if item.path != *path {
                 return ControlFlow::Continue(());
             }
@@ -174,7 +152,7 @@ impl Store for Plugged {
 
     fn holds(&self, dir: &RelPath) -> Result<bool> {
         let mut holds = false;
-        self.begin_with(&self.places.below(dir), Some(1), dir, &mut |item| {
+        self.begin_with(&self.places.names.below(dir), Some(1), dir, &mut |item| {
             holds = item.path.is_within(dir) && item.path != *dir;
             if holds { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -182,7 +160,7 @@ impl Store for Plugged {
     }
 
     fn put(&self, path: &RelPath, meta: &Meta, what: &Spooled) -> Result<()> {
-        let ask = Ask::new("upload").bytes("path", &self.places.name(path)).meta(meta);
+        let ask = Ask::new("upload").bytes("path", &self.places.names.name(path)).meta(meta);
         match what {
             Spooled::Symlink(to) => {
                 if !self.plugin.hello.takes_symlinks {
@@ -214,28 +192,24 @@ impl Store for Plugged {
         let size = self.look(path)?.map_or(0, |entry| entry.found.size);
         let file = spool.place().map_err(failed)?;
         std::fs::File::create_new(file.path()).map_err(failed)?;
-        let ask = Ask::new("read").bytes("path", &self.places.name(path)).path("file", file.path());
+        let ask = Ask::new("read").bytes("path", &self.places.names.name(path)).path("file", file.path());
         self.simple(&ask, "read", path, size)?;
         // It stays readable when its name is gone.
         Ok(Box::new(file.open().map_err(failed)?))
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<()> {
-        let ask = Ask::new("rename").bytes("path", &self.places.name(from)).bytes("to", &self.places.name(to));
+        let ask =
+            Ask::new("rename").bytes("path", &self.places.names.name(from)).bytes("to", &self.places.names.name(to));
         self.simple(&ask, "rename", from, 0).map(|_| ())
     }
 
     fn delete(&self, path: &RelPath) -> Result<()> {
-        let deleted = self.plugin.ask(&Ask::new("delete").bytes("path", &self.places.name(path)), 0);
+        let deleted = self.plugin.ask(&Ask::new("delete").bytes("path", &self.places.names.name(path)), 0);
         match deleted {
             Err(plugin::Fault::Said { kind: Kind::Missing, .. }) => Ok(()),
             Err(error) => Err(plugin_error(&self.place(), "remove", path, error)),
             Ok(_) => Ok(()),
         }
     }
-}
-
-/// What an entry is, from its parts.
-fn entry(found: Found, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) -> Entry {
-    Entry { found, mode, uid, gid }
 }

@@ -3,9 +3,11 @@
 //! A [`Store`] lists, takes, gives back, renames and deletes single objects, as far as it can. The mark, the trash, renames of
 //! directories, the order of a listing and content that waits to be published are made of that here, once for all of them.
 
+pub(super) mod item;
 mod listing;
 mod mark;
 mod moves;
+pub(super) mod names;
 mod objects;
 mod session;
 mod sort;
