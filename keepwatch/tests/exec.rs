@@ -48,8 +48,8 @@ fn the_example_of_the_documentation_follows_churn_through_deaths() {
                 Command::new("kill").arg("-9").args(all).status().unwrap();
             }
             1 => {
-                kept.kill();
-                shake(&kept.source(), &mut dice, 20);
+                kept.wait_same();
+                kept.kill_amid(round);
                 kept.start(&[]);
             }
             _ => {}

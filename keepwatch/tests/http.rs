@@ -74,8 +74,8 @@ fn the_server_of_the_documentation_follows_churn_through_deaths() {
                 server = Server::start(&kept.kept(), &port);
             }
             1 => {
-                kept.kill();
-                shake(&kept.source(), &mut dice, 20);
+                kept.wait_same();
+                kept.kill_amid(round);
                 kept.start(&["--timeout=5s"]);
             }
             _ => {}

@@ -32,6 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
     ("sshd", "openssh-server"),
     ("openssl", "openssl"),
+    ("rclone", "rclone"),
     (POSTGRES, "postgresql"),
 ];
 

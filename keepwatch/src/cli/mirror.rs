@@ -43,7 +43,7 @@ Examples:
   keepwatch mirror --once --source-prefix=/home/u/mystuff/ /home/u/mystuff /mnt/backup")]
 pub struct Args {
     /// The directories to copy, then the target: a directory, ssh://HOST/DIRECTORY, s3://BUCKET/PREFIX,
-    /// https://HOST/PATH, or 'exec:PROGRAM ARG…'
+    /// https://HOST/PATH, rclone:REMOTE:PATH, or 'exec:PROGRAM ARG…'
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "TARGET"])]
     pub places: Vec<OsString>,
     /// End when all is copied
@@ -79,7 +79,7 @@ pub struct Args {
     /// Bytes a second, such as 10M, or a table: "08:00,20M 19:00,off"
     #[arg(long, value_name = "RATE")]
     pub bwlimit: Option<String>,
-    /// URL of an S3 store that is not AWS
+    /// URL of an S3 store that is not AWS, or of the remote control of an rclone that runs
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
     /// Region of the S3 bucket
@@ -91,10 +91,10 @@ pub struct Args {
     /// File of credentials for S3, in place of ~/.aws/credentials
     #[arg(long, value_name = "FILE")]
     pub credentials_file: Option<PathBuf>,
-    /// File with the secret that signs requests to an http target, on its first line
+    /// File whose first line is the secret that signs requests by http, or USER:PASSWORD of an rclone that runs
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// How long a plug-in (60s) or a server (30s) may say nothing
+    /// How long a plug-in (60s), a server (30s) or rclone (5m) may say nothing
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
     /// What happens to a copy whose original is gone
@@ -224,11 +224,14 @@ fn spec(args: &Args, target: TargetUrl, context: &Context) -> Result<ReplicaSpec
     spec.transfers = args.transfers.map(u64::from);
     let table = args.bwlimit.as_deref().map(Timetable::parse).transpose();
     spec.bwlimit = table.map_err(|error| CommandError::usage(error.to_string()))?;
-    if let TargetUrl::Http(_) = spec.url {
+    if let TargetUrl::Rclone(_) = spec.url {
+        spec.aws.asked.endpoint.clone_from(&args.endpoint);
+    }
+    if let TargetUrl::Http(_) | TargetUrl::Rclone(_) = spec.url {
         let file = args.secret_file.as_ref().map(|file| context.environment.current_dir.join(file));
         let elsewhere = || SecretFrom::of(&context.environment, HTTP_VARIABLE, HTTP_CREDENTIAL);
         spec.secret = file.map_or_else(elsewhere, SecretFrom::File);
-        spec.http_secret().read().map_err(CommandError::usage)?;
+        spec.target_secret().read().map_err(CommandError::usage)?;
     }
     if let TargetUrl::S3(_) = spec.url {
         spec.aws = aws_source(args, context);

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use keepwatch_engine::target::{HttpSecret, TargetUrl};
+use keepwatch_engine::target::{Secret, TargetUrl};
 use serde_json::Value;
 
 use super::{Context, all_hosts, table};
@@ -300,7 +300,7 @@ fn add(args: &AddArgs, loaded: &Loaded, context: &Context) -> Result<Outcome, Co
             .hint("make it, or mount what belongs there"));
     }
     if let Some(file) = &args.secret_file {
-        HttpSecret::File(PathBuf::from(file)).read().map_err(CommandError::usage)?;
+        Secret::File(PathBuf::from(file)).read().map_err(CommandError::usage)?;
     }
     let name = name.unwrap_or_else(|| name_for(&url));
     check_name(&name)?;

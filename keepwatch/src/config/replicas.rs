@@ -11,7 +11,7 @@ use keepwatch_engine::model::{ReplicaName, RootName};
 use keepwatch_engine::sync::filter::FilterText;
 use keepwatch_engine::sync::guards::Limits;
 use keepwatch_engine::sync::layout::Layout;
-use keepwatch_engine::target::{Access, ExecPatience, HttpSecret, Patience, TargetUrl, Throttled, Timetable};
+use keepwatch_engine::target::{Access, ExecPatience, Patience, RcloneAccess, Secret, TargetUrl, Throttled, Timetable};
 
 use super::problem::{Origin, Problem, Sourced};
 use super::reader::{Table, nearest};
@@ -187,13 +187,13 @@ impl ReplicaSpec {
         }
     }
 
-    /// By what requests to an HTTP target are signed.
+    /// By what requests to an HTTP target are signed, or an rclone that runs is asked.
     #[must_use]
-    pub fn http_secret(&self) -> HttpSecret {
+    pub fn target_secret(&self) -> Secret {
         match &self.secret {
-            SecretFrom::File(path) | SecretFrom::Credential(path) => HttpSecret::File(path.clone()),
-            SecretFrom::Variable(secret) => HttpSecret::Given(secret.secret()),
-            SecretFrom::Nowhere => HttpSecret::None,
+            SecretFrom::File(path) | SecretFrom::Credential(path) => Secret::File(path.clone()),
+            SecretFrom::Variable(secret) => Secret::Given(secret.secret()),
+            SecretFrom::Nowhere => Secret::None,
         }
     }
 
@@ -242,13 +242,16 @@ impl ReplicaSpec {
         exec.silence = self.timeout.unwrap_or(exec.silence);
         let mut http = Patience::default();
         http.reply = self.timeout.unwrap_or(http.reply);
+        let mut rclone = RcloneAccess { endpoint: self.aws.asked.endpoint.clone(), ..RcloneAccess::default() };
+        rclone.silence = self.timeout.unwrap_or(rclone.silence);
         let target = self.url.target(&Access {
             s3: self.aws.for_engine(),
             spool: self.spool.clone(),
             lead: self.lead(roots, host).unwrap_or_default(),
             exec,
-            http_secret: self.http_secret(),
+            secret: self.target_secret(),
             http,
+            rclone,
         });
         let target = match &self.bwlimit {
             Some(table) => Arc::new(Throttled::new(target, table.clone(), minute_of_week)),
@@ -356,7 +359,8 @@ impl RawReplica {
     /// With its defaults; `None` if it has no place.
     pub(super) fn validate(self, name: &str, take: &mut Taker<'_>, problems: &mut Vec<Problem>) -> Option<ReplicaSpec> {
         let key = |key: &str| format!("replicas.{name}.{key}");
-        let is_url = |text: &str| text.contains("://") || text.starts_with('/') || text.starts_with("exec:");
+        let is_url =
+            |text: &str| text.contains("://") || ["/", "exec:", "rclone:"].iter().any(|begin| text.starts_with(begin));
         let is_place = is_url(name);
         let (text, origin) = match &self.url {
             Some(url) => (url.value.clone(), url.origin.clone()),

@@ -83,6 +83,20 @@ impl Kept {
         child.wait().unwrap();
     }
 
+    /// Ends it at once while new files are on their way.
+    pub fn kill_amid(&mut self, round: usize) {
+        let dir = self.source().join(format!("new{round}"));
+        fs::create_dir(&dir).unwrap();
+        let there = || self.kept().join(format!("new{round}")).exists();
+        for number in 0..400 {
+            fs::write(dir.join(number.to_string()), vec![b'n'; number * 10]).unwrap();
+            if number > 30 && there() {
+                break;
+            }
+        }
+        self.kill();
+    }
+
     pub fn stop(&mut self) {
         let mut child = self.child.take().unwrap();
         let _ = Command::new("kill").arg(child.id().to_string()).status().unwrap();

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    BadAddress, ExecCommand, ExecPatience, HttpPlace, HttpSecret, LocalTarget, Patience, S3Place, S3Source, S3Target,
-    SshAddress, SshOptions, SshTarget, Target, exec, http,
+    BadAddress, ExecCommand, ExecPatience, HttpPlace, LocalTarget, Patience, RcloneAccess, RclonePlace, S3Place,
+    S3Source, S3Target, Secret, SshAddress, SshOptions, SshTarget, Target, exec, http, rclone,
 };
 
 /// The kinds of targets, as a person writes them.
 const KINDS: &str = "a directory: /PATH or file:///PATH, one of another host: ssh://HOST/PATH, a bucket: s3://BUCKET/PREFIX, \
-     a store reached by HTTP: https://HOST/PATH, or a plug-in: exec:PROGRAM ARG…";
+     a store reached by HTTP: https://HOST/PATH, a remote of rclone: rclone:REMOTE:PATH, or a plug-in: exec:PROGRAM ARG…";
 
 /// Where a target is. Printing it shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum TargetUrl {
     S3(S3Place),
     /// A store that is reached by HTTP.
     Http(HttpPlace),
+    /// A remote of rclone.
+    Rclone(RclonePlace),
     /// A plug-in.
     Exec(ExecCommand),
 }
@@ -41,10 +43,12 @@ pub struct Access {
     pub lead: Vec<u8>,
     /// How long a plug-in is waited for.
     pub exec: ExecPatience,
-    /// By what requests to an HTTP store are signed.
-    pub http_secret: HttpSecret,
+    /// By what requests to an HTTP store are signed, or `USER:PASSWORD` of an rclone that runs.
+    pub secret: Secret,
     /// How long an HTTP store is waited for.
     pub http: Patience,
+    /// How rclone is reached.
+    pub rclone: RcloneAccess,
 }
 
 /// What cannot be a target. Nothing of it is a secret.
@@ -83,6 +87,14 @@ impl TargetUrl {
             };
             return ExecCommand::parse(command).map(TargetUrl::Exec).ok_or_else(wrong);
         }
+        if let Some(remote) = bytes.strip_prefix(b"rclone:") {
+            let wrong = || UrlError::Place {
+                // What stands behind a comma may be a secret.
+                url: text.to_string_lossy().split(',').next().unwrap_or_default().to_owned(),
+                example: "rclone:REMOTE:PATH, with a REMOTE that `rclone config` has made",
+            };
+            return RclonePlace::parse(remote).map(TargetUrl::Rclone).ok_or_else(wrong);
+        }
         let Some((scheme, rest)) = split_scheme(bytes) else { return Ok(TargetUrl::Local(plain(text, current_dir))) };
         match scheme {
             b"file" if rest.starts_with(b"/") => Ok(TargetUrl::Local(plain(OsStr::from_bytes(rest), current_dir))),
@@ -106,9 +118,8 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(dir) => Arc::new(LocalTarget::new(dir)),
             TargetUrl::S3(place) => Arc::new(S3Target::new(place, &access.s3)),
-            TargetUrl::Http(place) => {
-                http::target(place, &access.lead, &access.http_secret, access.http, &access.spool)
-            }
+            TargetUrl::Http(place) => http::target(place, &access.lead, &access.secret, access.http, &access.spool),
+            TargetUrl::Rclone(place) => rclone::target(place, &access.rclone, &access.secret, &access.spool),
             TargetUrl::Exec(command) => exec::target(command, &access.lead, access.exec, &access.spool),
             TargetUrl::Ssh(address) => Arc::new(SshTarget::new(address.clone(), SshOptions::default())),
         }
@@ -119,7 +130,9 @@ impl TargetUrl {
     pub fn local_dir(&self) -> Option<&Path> {
         match self {
             TargetUrl::Local(dir) => Some(dir),
-            TargetUrl::S3(_) | TargetUrl::Ssh(_) | TargetUrl::Http(_) | TargetUrl::Exec(_) => None,
+            TargetUrl::S3(_) | TargetUrl::Ssh(_) | TargetUrl::Http(_) | TargetUrl::Rclone(_) | TargetUrl::Exec(_) => {
+                None
+            }
         }
     }
 
@@ -129,7 +142,7 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(_) | TargetUrl::Http(_) => 16,
             TargetUrl::S3(_) => 100,
-            TargetUrl::Ssh(_) | TargetUrl::Exec(_) => 8,
+            TargetUrl::Ssh(_) | TargetUrl::Rclone(_) | TargetUrl::Exec(_) => 8,
         }
     }
 
@@ -147,6 +160,7 @@ impl TargetUrl {
             (TargetUrl::Ssh(one), TargetUrl::Ssh(other)) => one.overlaps(other),
             (TargetUrl::S3(one), TargetUrl::S3(other)) => one.overlaps(other),
             (TargetUrl::Http(one), TargetUrl::Http(other)) => one.overlaps(other),
+            (TargetUrl::Rclone(one), TargetUrl::Rclone(other)) => one.overlaps(other),
             (TargetUrl::Exec(one), TargetUrl::Exec(other)) => one == other,
             _ => false,
         }
@@ -159,6 +173,7 @@ impl TargetUrl {
             TargetUrl::Local(dir) => dir.clone().into_os_string(),
             TargetUrl::S3(place) => place.to_string().into(),
             TargetUrl::Http(place) => place.to_string().into(),
+            TargetUrl::Rclone(place) => place.to_string().into(),
             TargetUrl::Exec(command) => [OsStr::new("exec:"), command.as_written()].into_iter().collect(),
             TargetUrl::Ssh(address) => address.to_string().into(),
         }
@@ -171,6 +186,7 @@ impl fmt::Display for TargetUrl {
             TargetUrl::Local(dir) => dir.display().fmt(f),
             TargetUrl::S3(place) => place.fmt(f),
             TargetUrl::Http(place) => place.fmt(f),
+            TargetUrl::Rclone(place) => place.fmt(f),
             TargetUrl::Exec(command) => command.fmt(f),
             TargetUrl::Ssh(address) => address.fmt(f),
         }

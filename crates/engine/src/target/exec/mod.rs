@@ -67,7 +67,7 @@ impl Connect for Reached {
         abilities(&Hello::default())
     }
 
-    fn connect(&self, _: &Spool) -> Result<Plugged> {
+    fn connect(&self, _: &Arc<Spool>) -> Result<Plugged> {
         let plugin = Plugin::start(&self.0.command, self.0.patience)?;
         Ok(Plugged { places: Arc::clone(&self.0), plugin })
     }

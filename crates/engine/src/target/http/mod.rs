@@ -9,16 +9,16 @@ mod sign;
 mod tests;
 
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use reqwest::Method;
-use secrecy::SecretString;
 use serde_json::Value;
 
 pub use place::HttpPlace;
 
+use super::secret::Secret;
 use super::store::names::Names;
 use super::store::{Abilities, Connect, Entry, Item, Spool, Spooled, Store, StoreTarget, Told, item};
 use super::web::Patience;
@@ -34,47 +34,11 @@ const AT_ONCE: usize = 16;
 const NAME_MAX: usize = 255;
 /// The largest file whose content is held in memory while it is sent.
 const WHOLE_MAX: u64 = 256 << 10;
-/// Bytes of a file with a secret.
-const SECRET_BYTES_MAX: u64 = 4096;
-
-/// By what requests are signed.
-#[derive(Clone, Debug, Default)]
-pub enum HttpSecret {
-    /// By nothing.
-    #[default]
-    None,
-    /// The first line of a file, read at each connection.
-    File(PathBuf),
-    /// This.
-    Given(SecretString),
-}
-
-impl HttpSecret {
-    /// The secret, if there is one.
-    ///
-    /// # Errors
-    /// What is wrong with its file, and what to do.
-    pub fn read(&self) -> std::result::Result<Option<SecretString>, String> {
-        let path = match self {
-            HttpSecret::None => return Ok(None),
-            HttpSecret::Given(secret) => return Ok(Some(secret.clone())),
-            HttpSecret::File(path) => path,
-        };
-        let wrong = |why: String| format!("the secret in {} cannot be used: {why}", path.display());
-        let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
-        file.take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
-        let text = SecretString::from(text);
-        let line = secrecy::ExposeSecret::expose_secret(&text).lines().next().unwrap_or_default();
-        if line.is_empty() { Err(wrong("its first line is empty".to_owned())) } else { Ok(Some(line.into())) }
-    }
-}
-
 /// An HTTP store as a target.
 pub(super) fn target(
     place: &HttpPlace,
     lead: &[u8],
-    secret: &HttpSecret,
+    secret: &Secret,
     patience: Patience,
     spool: &Path,
 ) -> Arc<dyn Target> {
@@ -86,7 +50,7 @@ pub(super) fn target(
 struct Reached {
     place: HttpPlace,
     names: Names,
-    secret: HttpSecret,
+    secret: Secret,
     patience: Patience,
 }
 
@@ -122,7 +86,7 @@ impl Connect for Reached {
         abilities(Says::default())
     }
 
-    fn connect(&self, _: &Spool) -> Result<HttpStore> {
+    fn connect(&self, _: &Arc<Spool>) -> Result<HttpStore> {
         let away = |why| TargetError::Away { place: self.place.to_string(), why };
         if self.place.is_open() {
             tracing::warn!(place = %self.place, "plain http: all that goes there can be read on the way; https seals it");

@@ -43,7 +43,7 @@ impl Server {
         Server { dir, child, url: url.trim().to_owned() }
     }
 
-    fn target(&self, lead: &[u8], secret: &HttpSecret) -> Arc<dyn Target> {
+    fn target(&self, lead: &[u8], secret: &Secret) -> Arc<dyn Target> {
         at(&self.url, self.dir.path(), lead, secret)
     }
 }
@@ -55,13 +55,13 @@ impl Drop for Server {
     }
 }
 
-fn at(url: &str, dir: &Path, lead: &[u8], secret: &HttpSecret) -> Arc<dyn Target> {
+fn at(url: &str, dir: &Path, lead: &[u8], secret: &Secret) -> Arc<dyn Target> {
     let place = HttpPlace::parse(url.strip_prefix("http://").unwrap().as_bytes(), false).unwrap();
     target(&place, lead, secret, little_patience(), &dir.join("spool"))
 }
 
-fn given(secret: &str) -> HttpSecret {
-    HttpSecret::Given(secret.into())
+fn given(secret: &str) -> Secret {
+    Secret::Given(secret.into())
 }
 
 fn why(target: &dyn Target) -> String {
@@ -88,7 +88,7 @@ fn one_without_a_secret_that_renames_nothing_keeps_whole_seconds_and_gets_slashe
         ("place(below)", "place(below and b'/' + below)"),
     ];
     let server = Server::start(None, &changes);
-    conforms(&*server.target(b"/", &HttpSecret::None));
+    conforms(&*server.target(b"/", &Secret::None));
 }
 
 #[test]
@@ -97,14 +97,14 @@ fn a_wrong_secret_is_named_and_never_told() {
     let wrong = why(&*server.target(b"", &given("hush")));
     assert!(wrong.contains("signature is wrong") && wrong.contains("is the secret the server's"), "{wrong}");
     assert!(!wrong.contains("hush"), "{wrong}");
-    assert!(why(&*server.target(b"", &HttpSecret::None)).contains("`secret_file`"));
+    assert!(why(&*server.target(b"", &Secret::None)).contains("`secret_file`"));
     assert!(!format!("{:?}", server.target(b"", &given("hush"))).contains("hush"));
-    let missing = HttpSecret::File(server.dir.path().join("no secret"));
+    let missing = Secret::File(server.dir.path().join("no secret"));
     assert!(why(&*server.target(b"", &missing)).contains("no secret cannot be used"));
     std::fs::write(server.dir.path().join("empty"), "\n").unwrap();
-    let empty = HttpSecret::File(server.dir.path().join("empty"));
+    let empty = Secret::File(server.dir.path().join("empty"));
     assert!(why(&*server.target(b"", &empty)).contains("first line is empty"));
-    server.target(b"", &HttpSecret::File(server.dir.path().join("secret"))).open(&claim("one", None)).unwrap();
+    server.target(b"", &Secret::File(server.dir.path().join("secret"))).open(&claim("one", None)).unwrap();
     let late = Server::start(Some("right"), &[("total_seconds()) > 300", "total_seconds()) > -1")]);
     assert!(why(&*late.target(b"", &given("right"))).contains("five minutes"));
 }
@@ -131,9 +131,9 @@ fn what_is_no_store_is_named() {
                 let _ = stream.write_all(reply.as_bytes());
             }
         });
-        let error = why(&*at(&url, dir.path(), b"", &HttpSecret::None));
+        let error = why(&*at(&url, dir.path(), b"", &Secret::None));
         assert!(error.contains(told), "{error}");
     }
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert!(why(&*at(&format!("http://{nobody}/"), dir.path(), b"", &HttpSecret::None)).contains("refused"));
+    assert!(why(&*at(&format!("http://{nobody}/"), dir.path(), b"", &Secret::None)).contains("refused"));
 }

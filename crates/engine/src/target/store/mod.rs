@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Claim, Found, Meta, Nature, Result, Session, Target, TargetError, shown};
 use crate::model::{Proof, RelPath};
-pub(super) use spool::{Spool, Spooled};
+pub(super) use spool::{Spool, SpoolFile, Spooled};
 
 /// Objects that are published together.
 const BATCH_MAX: usize = 1024;
@@ -98,7 +98,7 @@ pub(super) trait Connect: std::fmt::Debug + Send + Sync {
     /// What it can do, as far as that is known before it was reached.
     fn expected(&self) -> Abilities;
     /// Goes there. `spool` is where content waits.
-    fn connect(&self, spool: &Spool) -> Result<Self::Store>;
+    fn connect(&self, spool: &Arc<Spool>) -> Result<Self::Store>;
 }
 
 /// A store as a target.

@@ -70,6 +70,14 @@ impl Spool {
         Ok(SpoolFile(self.dir.join(number.to_string())))
     }
 
+    /// Keeps bytes in a file for a moment.
+    pub(in crate::target) fn keep(&self, path: &RelPath, bytes: &[u8], mtime_ns: i64) -> Result<SpoolFile> {
+        match self.take(path, &mut &bytes[..], bytes.len() as u64, mtime_ns)? {
+            Spooled::File { file, .. } => Ok(file),
+            Spooled::Symlink(_) => Err(super::not_there("keep", path)),
+        }
+    }
+
     /// Takes a file's content in. One byte more than `size` is read: the caller counts.
     pub(super) fn take(&self, path: &RelPath, bytes: &mut dyn Read, size: u64, mtime_ns: i64) -> Result<Spooled> {
         let failed = |source: io::Error| match source.kind() {
