@@ -95,7 +95,7 @@ impl Connect for Reached {
         let daemon = Daemon::begin(&self.access, login.as_ref()).map_err(away)?;
         let (place, fs, spool) = (self.place.to_string(), self.place.fs(), Arc::clone(spool));
         let mut remote = Remote { place, fs, daemon, spool, mtime_step_ns: 1 };
-        let info = remote.call("operations/fsinfo", json!({"fs": remote.fs}), 0);
+        let info = remote.call("operations/fsinfo", &json!({"fs": remote.fs}), 0);
         let info = info.map_err(|fault| match fault {
             Fault::Lost(why) | Fault::Said { error: why, .. } => away(hinted(&why).unwrap_or(why)),
         })?;
@@ -122,8 +122,8 @@ struct Object {
 }
 
 impl Remote {
-    fn call(&self, what: &str, arguments: Value, bytes: u64) -> Result<Value, Fault> {
-        self.daemon.call(what, &arguments, bytes)
+    fn call(&self, what: &str, arguments: &Value, bytes: u64) -> Result<Value, Fault> {
+        self.daemon.call(what, arguments, bytes)
     }
 
     fn error(&self, doing: &'static str, path: &RelPath, fault: Fault) -> TargetError {
@@ -145,7 +145,7 @@ impl Remote {
     /// What lies in a directory: objects, and whether a name is a directory's.
     fn names(&self, dir: &RelPath) -> Result<BTreeMap<Vec<u8>, Option<Object>>> {
         let arguments = json!({"fs": self.fs, "remote": keys::encode(dir), "opt": {"noMimeType": true}});
-        let answer = match self.call("operations/list", arguments, 0) {
+        let answer = match self.call("operations/list", &arguments, 0) {
             Err(Fault::Said { status: 404, .. }) => return Ok(BTreeMap::new()),
             answer => answer.map_err(|fault| self.error("list", dir, fault))?,
         };
@@ -212,7 +212,7 @@ impl Remote {
     /// The object with a key.
     fn stat(&self, key: &str, path: &RelPath, is_link: bool) -> Result<Option<Object>> {
         let arguments = json!({"fs": self.fs, "remote": key, "opt": {"noMimeType": true, "filesOnly": true}});
-        match self.call("operations/stat", arguments, 0) {
+        match self.call("operations/stat", &arguments, 0) {
             Err(Fault::Said { status: 404, .. }) => Ok(None),
             Err(fault) => Err(self.error("look at", path, fault)),
             Ok(answer) => {
@@ -237,7 +237,7 @@ impl Remote {
         // It is copied whatever its size and time are.
         let arguments = json!({"srcFs": from.0, "srcRemote": from.1, "dstFs": to.0, "dstRemote": to.1,
             "_config": {"IgnoreTimes": true}});
-        self.call("operations/copyfile", arguments, bytes).map(|_| ())
+        self.call("operations/copyfile", &arguments, bytes).map(|_| ())
     }
 
     fn fetch(&self, path: &RelPath, key: &str, size: u64, spool: &Spool) -> Result<std::fs::File> {
@@ -250,7 +250,7 @@ impl Remote {
     }
 
     fn delete_key(&self, key: &str, path: &RelPath) -> Result<()> {
-        match self.call("operations/deletefile", json!({"fs": self.fs, "remote": key}), 0) {
+        match self.call("operations/deletefile", &json!({"fs": self.fs, "remote": key}), 0) {
             Err(Fault::Said { status: 404, .. }) => Ok(()),
             deleted => deleted.map(|_| ()).map_err(|fault| self.error("remove", path, fault)),
         }
@@ -332,7 +332,7 @@ impl Store for Remote {
         let key = |path: &RelPath| if object.is_link { link_key(path) } else { keys::encode(path) };
         let arguments = json!({"srcFs": self.fs, "srcRemote": key(from), "dstFs": self.fs, "dstRemote": key(to),
             "_config": {"IgnoreTimes": true}});
-        let moved = self.call("operations/movefile", arguments, object.size);
+        let moved = self.call("operations/movefile", &arguments, object.size);
         moved.map(|_| ()).map_err(|fault| self.error("rename", from, fault))
     }
 
@@ -344,7 +344,7 @@ impl Store for Remote {
     fn tidy(&self, dir: &RelPath) {
         if !dir.is_root() {
             let arguments = json!({"fs": self.fs, "remote": keys::encode(dir), "leaveRoot": false});
-            if let Err(fault) = self.call("operations/rmdirs", arguments, 0) {
+            if let Err(fault) = self.call("operations/rmdirs", &arguments, 0) {
                 tracing::debug!(?fault, dir = shown(dir), "an empty directory stays");
             }
         }
