@@ -42,6 +42,7 @@ pub fn settings(settings: &Settings) -> engine::Settings {
         commit_records: usize::try_from(settings.journal.commit_records).unwrap_or(usize::MAX),
         index: settings.postgres.as_ref().and_then(PostgresSettings::for_engine),
         replicas: settings.replicas.iter().map(|replica| replica.for_engine(&settings.roots, &host)).collect(),
+        triggers: settings.triggers.iter().map(|trigger| trigger.for_engine(&settings.roots)).collect(),
         scan_threads: NonZeroUsize::new(cores.min(SCAN_THREADS_MAX)).unwrap_or(NonZeroUsize::MIN),
     }
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 use keepwatch_engine::daemon::replicate::{Asked, Reading, Wish};
 use keepwatch_engine::daemon::service::{self as engine, Command};
-use keepwatch_engine::model::ReplicaName;
+use keepwatch_engine::daemon::triggers;
+use keepwatch_engine::model::{ReplicaName, TriggerName};
 use keepwatch_journal::{RootName, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +17,7 @@ use serde_json::Value;
 use crate::control::server::Handler;
 use crate::control::{ReplicaWish, Request};
 use crate::error::CommandError;
-use crate::show::status::{Follower, Journal, Problem, Replica, Root, RootState, Service, Status};
+use crate::show::status::{Follower, Journal, Problem, Replica, Root, RootState, Service, Status, Trigger};
 use crate::signals;
 
 /// How long a running service may take to say how it is.
@@ -201,6 +202,13 @@ impl Handler for Running {
                     Err(why) => Err(CommandError::failed(why)),
                 }
             }
+            Request::Trigger { name, wish } => {
+                let (name, wish) = (TriggerName::new(name), wish.for_engine()?);
+                match self.ask(None, |done| Command::Trigger { name, asked: triggers::Asked { wish, done } })? {
+                    Ok(count) => Ok(Value::from(count)),
+                    Err(why) => Err(CommandError::failed(why)),
+                }
+            }
             Request::ReplicaForget { name } => {
                 let name = ReplicaName::new(name);
                 match self.ask(None, |done| Command::Forget { name, done })? {
@@ -246,6 +254,7 @@ fn shown(status: engine::Status, state_dir: &std::path::Path, uptime_s: u64) -> 
         })
         .collect();
     let replicas = status.replicas.into_iter().map(shown_replica).collect();
+    let triggers = status.triggers.into_iter().map(shown_trigger).collect();
     Status {
         host: status.host,
         state_dir: state_dir.display().to_string(),
@@ -258,6 +267,7 @@ fn shown(status: engine::Status, state_dir: &std::path::Path, uptime_s: u64) -> 
         }),
         roots,
         replicas,
+        triggers,
         journal: Journal {
             id: status.journal.id,
             seq: status.journal.seq,
@@ -299,6 +309,22 @@ fn shown_replica(replica: engine::ReplicaStatus) -> Replica {
         last_error: replica.last_error,
         paused: replica.paused,
         failures: replica.failures,
+    }
+}
+
+fn shown_trigger(trigger: engine::TriggerStatus) -> Trigger {
+    Trigger {
+        name: trigger.name,
+        roots: trigger.roots,
+        command: trigger.command,
+        state: trigger.state,
+        queued: trigger.queued,
+        running: trigger.running,
+        done: trigger.done,
+        dead: trigger.dead,
+        failed: trigger.failed,
+        trouble: trigger.trouble,
+        last_error: trigger.last_error,
     }
 }
 
@@ -402,6 +428,16 @@ pub fn without_service(
             ..Replica::default()
         });
     }
+    let mut triggers = Vec::new();
+    for row in view.triggers()?.into_iter().filter(|row| row.since.is_some()) {
+        triggers.push(Trigger {
+            name: row.name.to_string(),
+            state: "stopped".to_owned(),
+            done: row.done,
+            dead: row.dead,
+            ..Trigger::default()
+        });
+    }
     let problems = view
         .problems()?
         .into_iter()
@@ -418,6 +454,7 @@ pub fn without_service(
         service: None,
         roots,
         replicas,
+        triggers,
         journal: Journal {
             id: cursor.map(|cursor| cursor.journal.to_string()).unwrap_or_default(),
             seq,

@@ -11,14 +11,19 @@ const ENGINE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("clock", &[]),
     ("beneath", &["model"]),
-    ("watch", &["clock", "model"]),
+    ("processes", &[]),
+    ("watch", &["clock", "model", "processes"]),
     ("scan", &["beneath", "clock", "model"]),
     ("apply", &["model"]),
     ("inventory", &["apply", "clock", "model"]),
     ("index", &["apply", "clock", "model"]),
     ("target", &["beneath", "clock", "model"]),
     ("sync", &["beneath", "clock", "model", "target"]),
-    ("daemon", &["beneath", "clock", "index", "inventory", "model", "scan", "sync", "target", "watch"]),
+    ("trigger", &["model", "processes"]),
+    (
+        "daemon",
+        &["beneath", "clock", "index", "inventory", "model", "processes", "scan", "sync", "target", "trigger", "watch"],
+    ),
 ];
 
 /// Siblings that do the same in different ways, and never use one another.
@@ -30,6 +35,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
         &[
             "completions",
             "config",
+            "hold",
             "init",
             "journal",
             "log",
@@ -44,6 +50,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
             "root",
             "run",
             "status",
+            "trigger",
             "watch",
         ],
     ),
@@ -57,6 +64,7 @@ const NO_IO: &[&str] = &[
     "crates/engine/src/sync/guards.rs",
     "crates/engine/src/sync/layout.rs",
     "crates/engine/src/sync/plan.rs",
+    "crates/engine/src/trigger/rules.rs",
     "crates/engine/src/watch/rename.rs",
     "crates/engine/src/watch/settle.rs",
 ];

@@ -29,12 +29,13 @@ pub use json::ParseError;
 pub use reader::{ReadError, Reader};
 pub use record::{
     Body, By, Change, Config, Copied, Evidence, Extra, Facts, Failed, FileType, Gap, GapClosed, GapReason, OldPlace,
-    Op, Proof, Record, Replica, Settled, Via, Withdrawal, Withdrawn,
+    Op, Proof, Record, Replica, Run, RunProcess, RunStep, Settled, Trigger, Via, Withdrawal, Withdrawn,
 };
 pub use recovery::{OpenError, Recovery, Torn};
 pub use tail::{Batch, Tail};
 pub use value::{
     ChainHash, Cursor, Digest, JournalId, NotACursor, NotRelative, RelPath, ReplicaName, RootName, Seq, Timestamp,
+    TriggerName,
 };
 pub use verify::{Finding, FindingKind, Report, VerifyOptions, verify};
 pub use writer::{CommitError, Writer, WriterOptions};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp};
+use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp, TriggerName};
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,10 @@ pub enum Body {
     Failed(Box<Failed>),
     /// `config` of a replica: where it is, and what is known of its target.
     Replica(Box<Replica>),
+    /// `started ran dead resumed` of a trigger: a command and a version.
+    Run(Box<Run>),
+    /// `config` of a trigger: from where on it runs.
+    Trigger(Box<Trigger>),
     /// A `do` of a later version, or an act that this program only passes on; all its fields are in `extra`.
     Other(String),
 }
@@ -368,4 +372,60 @@ pub struct Replica {
     /// Of which roots all that was at the target is known: it was listed and held against the originals, in this layout
     /// and by these filters. What the text says is the replica's own affair.
     pub roots: BTreeMap<String, String>,
+}
+
+/// What became of a version at a trigger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RunStep {
+    /// A command is about to be run for it.
+    Started,
+    /// It is done: the command was fine, or is not to be run for it.
+    Ran,
+    /// The command failed too often; it is not run again for this version unless a person asks for it.
+    Dead,
+    /// A person asked for it: what was dead is tried again.
+    Resumed,
+}
+
+/// A command of a trigger, and the version of a file that it is run for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// What became of it.
+    pub step: RunStep,
+    /// Which trigger.
+    pub trigger: TriggerName,
+    /// The root of the file.
+    pub root: RootName,
+    /// Its path there.
+    pub path: RelPath,
+    /// Its file id.
+    pub file: i64,
+    /// The record that made this version.
+    pub version: Seq,
+    /// As what it runs, of a `started`.
+    pub process: Option<RunProcess>,
+    /// Of a `dead` why it failed last; of a `ran` why no command was run. For people.
+    pub why: Option<String>,
+}
+
+/// The process group in which a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunProcess {
+    /// What the command can tell repeated runs for one version by.
+    pub key: String,
+    /// The group's number: the process id of its leader, which was there before the command.
+    pub group: u32,
+    /// When its leader began, in clock ticks since the machine did: field 22 of `/proc/PID/stat`.
+    pub born: u64,
+    /// Which boot of the machine: `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+}
+
+/// From where on a trigger runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trigger {
+    /// Which trigger.
+    pub trigger: TriggerName,
+    /// For each of its roots the last record whose version is left alone; `None`: it is no longer configured.
+    pub roots: Option<BTreeMap<String, u64>>,
 }

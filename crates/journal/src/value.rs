@@ -112,50 +112,41 @@ impl fmt::Debug for RelPath {
     }
 }
 
-/// A root's name in the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RootName(Arc<str>);
+/// Names of the configuration, each a type of its own.
+macro_rules! names {
+    ($($(#[$about:meta])+ $type:ident)+) => {$(
+        $(#[$about])+
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Arc<str>);
 
-impl RootName {
-    /// A name from the configuration, or from a record.
-    pub fn new(name: impl Into<Arc<str>>) -> Self {
-        RootName(name.into())
-    }
+        impl $type {
+            /// A name from the configuration, or from a record.
+            pub fn new(name: impl Into<Arc<str>>) -> Self {
+                $type(name.into())
+            }
 
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+            /// The name.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )+};
 }
 
-impl fmt::Display for RootName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A replica's name in the configuration, or its URL.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReplicaName(Arc<str>);
-
-impl ReplicaName {
-    /// A name from the configuration, or from a record.
-    pub fn new(name: impl Into<Arc<str>>) -> Self {
-        ReplicaName(name.into())
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ReplicaName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+names! {
+    /// A root's name in the configuration.
+    RootName
+    /// A replica's name in the configuration, or its URL.
+    ReplicaName
+    /// A trigger's name in the configuration.
+    TriggerName
 }
 
 /// The SHA-256 of a file's content.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keepwatch_journal::{
     Body, By, Change, Config, Evidence, Facts, FileType, Gap, GapClosed, GapReason, OldPlace, Op, Record, RelPath,
-    RootName, Seq, Settled, Timestamp, Via,
+    RootName, Run, RunProcess, RunStep, Seq, Settled, Timestamp, Trigger, TriggerName, Via,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -64,7 +64,19 @@ fn body() -> impl Strategy<Value = Body> {
         .prop_map(|((gap, scanned, found), root)| Body::GapClosed(GapClosed { gap: Seq(gap), root, scanned, found }));
     let config = (name(), option::of(bytes()), any::<Option<String>>(), any::<bool>())
         .prop_map(|(root, dir, identity, accepted)| Body::Config(Config { root, dir, identity, accepted }));
-    prop_oneof![4 => change(), 1 => settled, 1 => gap, 1 => closed, 1 => config]
+    let step = prop::sample::select(vec![RunStep::Started, RunStep::Ran, RunStep::Dead, RunStep::Resumed]);
+    let process = (any::<String>(), any::<u32>(), any::<u64>(), any::<String>())
+        .prop_map(|(key, group, born, boot)| RunProcess { key, group, born, boot });
+    let about = (any::<String>().prop_map(TriggerName::new), name(), path(), any::<(i64, u64)>());
+    let run = (step, about, option::of(process), any::<Option<String>>()).prop_map(
+        |(step, (trigger, root, path, (file, version)), process, why)| {
+            Body::Run(Box::new(Run { step, trigger, root, path, file, version: Seq(version), process, why }))
+        },
+    );
+    let since = option::of(prop::collection::btree_map(any::<String>(), any::<u64>(), 0..3));
+    let trigger = (any::<String>(), since)
+        .prop_map(|(trigger, roots)| Body::Trigger(Box::new(Trigger { trigger: TriggerName::new(trigger), roots })));
+    prop_oneof![4 => change(), 1 => settled, 1 => gap, 1 => closed, 1 => config, 1 => run, 1 => trigger]
 }
 
 fn text(record: &Record) -> String {
@@ -120,6 +132,13 @@ fn lines_of_format_1_are_read_and_written_for_ever() {
         r#"{"seq":19,"at":"2026-11-05T12:34:56.000000000Z","do":"config","replica":"/mnt/b","url":"file:///mnt/b","identity":"i","roots":{"r":"x","s":"y:\"z\""}}"#,
         r#"{"seq":21,"at":"2026-11-05T12:34:56.000000000Z","do":"failed","replica":"/mnt/b","root":"r","path":"a","why":"it cannot be read"}"#,
         r#"{"seq":22,"at":"2026-11-05T12:34:56.000000000Z","do":"foreign","replica":"/mnt/b","root":"r","path":"","type":"dir"}"#,
+        r#"{"seq":20,"at":"2026-11-05T12:34:56.000000000Z","do":"config","replica":"/mnt/b","url":null,"identity":"i"}"#,
+        r#"{"seq":23,"at":"2026-11-05T12:34:56.000000000Z","do":"config","trigger":"t","since":{"r":0,"s":7}}"#,
+        r#"{"seq":24,"at":"2026-11-05T12:34:56.000000000Z","do":"config","trigger":"t","since":null}"#,
+        r#"{"seq":25,"at":"2026-11-05T12:34:56.000000000Z","do":"started","trigger":"t","root":"r","path":"a","file":8,"version":9,"key":"16b8","group":14166,"born":3721412,"boot":"7c3c"}"#,
+        r#"{"seq":26,"at":"2026-11-05T12:34:56.000000000Z","do":"ran","trigger":"t","root":"r","path":"a","file":8,"version":9}"#,
+        r#"{"seq":27,"at":"2026-11-05T12:34:56.000000000Z","do":"dead","trigger":"t","root":"r","path":"a","file":8,"version":9,"why":"exit code 1"}"#,
+        r#"{"seq":28,"at":"2026-11-05T12:34:56.000000000Z","do":"resumed","trigger":"t","root":"r","path":"a","file":8,"version":9}"#,
     ];
     for line in lines {
         assert_eq!(text(&Record::parse(line.as_bytes()).unwrap()), line);

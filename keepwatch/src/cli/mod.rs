@@ -3,6 +3,7 @@
 pub mod all_hosts;
 pub mod completions;
 pub mod config;
+pub mod hold;
 pub mod init;
 pub mod journal;
 pub mod log;
@@ -19,6 +20,7 @@ pub mod root;
 pub mod run;
 pub mod status;
 mod table;
+pub mod trigger;
 pub mod watch;
 
 use std::io::{self, BufWriter, Write};
@@ -84,10 +86,15 @@ pub enum Command {
     Replica(replica::Args),
     /// Pack many small files into zip archives, from many processes
     Pack(Box<pack::Args>),
+    /// The hand-off queue: list, show, retry, skip, test
+    Trigger(trigger::Args),
     /// List the roots, or accept a replaced disk
     Root(root::Args),
     /// Take copies in for a Keepwatch on another host: what `ssh` starts on this side
     Receive(receive::Args),
+    /// Lead the process group of a trigger's command: what the service starts by itself
+    #[command(hide = true)]
+    Hold {},
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the manual page, or write all of them
@@ -114,8 +121,10 @@ impl Command {
             Command::Config(args) => config::run(args, context),
             Command::Replica(args) => replica::run(args, context),
             Command::Pack(args) => pack::run(args, context),
+            Command::Trigger(args) => trigger::run(args, context),
             Command::Root(args) => root::run(args, context),
             Command::Receive(args) => receive::run(args, context),
+            Command::Hold {} => hold::run(),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),
         }

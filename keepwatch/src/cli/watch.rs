@@ -120,6 +120,8 @@ fn is_news(record: &Record) -> bool {
         Body::GapClosed(_)
         | Body::Config(_)
         | Body::Replica(_)
+        | Body::Run(_)
+        | Body::Trigger(_)
         | Body::Copied(_)
         | Body::Withdrawn(_)
         | Body::Failed(_)

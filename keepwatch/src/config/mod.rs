@@ -15,6 +15,7 @@ pub mod secret;
 pub mod settings;
 pub mod show;
 pub mod sources;
+pub mod triggers;
 
 use std::path::PathBuf;
 

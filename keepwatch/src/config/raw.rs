@@ -17,11 +17,12 @@ use super::reader::{SourceFile, Table, nearest};
 use super::replicas::HTTP_VARIABLE;
 use super::replicas::RawReplica;
 use super::settings::{LogFormat, Poll, WatchMethod};
+use super::triggers::RawTrigger;
 use crate::units;
 
-/// Sections of features that this version does not have. They are refused: a trigger that is configured and does not run
+/// Sections of features that this version does not have. They are refused: what is configured and does not run
 /// is worse than an error.
-const LATER_SECTIONS: [&str; 2] = ["triggers", "server"];
+const LATER_SECTIONS: [&str; 1] = ["server"];
 
 /// The same within a root.
 const LATER_ROOT_KEYS: [&str; 3] = ["verify_every", "copies_min", "open_files"];
@@ -72,6 +73,8 @@ pub struct RawConfig {
     pub replicas: BTreeMap<String, RawReplica>,
     /// `[packs.NAME]`.
     pub packs: BTreeMap<String, RawPack>,
+    /// `[[triggers]]`.
+    pub triggers: Vec<RawTrigger>,
     /// `--root DIR`, absolute.
     pub flag_roots: Vec<PathBuf>,
     /// `--replica URL`, its places absolute.
@@ -158,6 +161,9 @@ impl RawConfig {
                 }
                 self.packs.insert(name.value, pack);
             }
+        }
+        for (trigger, origin) in top.tables("triggers", problems) {
+            self.triggers.push(RawTrigger::read(origin, trigger, problems));
         }
         top.finish(&LATER_SECTIONS, problems);
     }

@@ -81,6 +81,28 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// The tables of the list under `key`, written as `[[key]]`, each with where it begins.
+    pub fn tables(&mut self, key: &'static str, problems: &mut Vec<Problem>) -> Vec<(Table<'a>, Origin)> {
+        let Some((value, origin)) = self.take(key) else { return Vec::new() };
+        let DeValue::Array(items) = value else {
+            let mismatch = mismatch(&self.dotted(key), "a list of tables", value);
+            problems.push(Problem::new(origin, mismatch).hint(format!("write [[{key}]]")));
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for item in items {
+            let origin = self.file.origin(item.span().start);
+            match item.get_ref() {
+                DeValue::Table(table) => {
+                    let name = self.dotted(key);
+                    tables.push((Table { file: self.file, name, table, known: Vec::new() }, origin));
+                }
+                other => problems.push(Problem::new(origin, mismatch(&self.dotted(key), "a list of tables", other))),
+            }
+        }
+        tables
+    }
+
     /// A string that `parse` understands.
     pub fn parsed<T, E: std::fmt::Display>(
         &mut self,

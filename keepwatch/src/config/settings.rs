@@ -13,6 +13,7 @@ use super::problem::{Origin, Problem, Sourced};
 use super::raw::{RawConfig, RawRoot};
 use super::replicas::{self, ReplicaSpec};
 use super::sources::Environment;
+use super::triggers::{self, TriggerSpec};
 use crate::units;
 
 /// Where each setting came from, by its dotted key.
@@ -41,6 +42,8 @@ pub struct Settings {
     pub replicas: Vec<ReplicaSpec>,
     /// Bases whose staged members are brought into archives, by name.
     pub packs: Vec<PackSettings>,
+    /// What is run for finished files, in the order in which it was written.
+    pub triggers: Vec<TriggerSpec>,
 }
 
 /// How the journal is written.
@@ -229,8 +232,30 @@ pub fn validate(raw: RawConfig, environment: &Environment, problems: &mut Vec<Pr
     for (name, pack) in raw.packs {
         packs.extend(pack.validate(&name, &mut take, problems));
     }
-    let settings =
-        Settings { state_dir, host, control_group, log, backlog_max, journal, postgres, roots, replicas, packs };
+    let mut triggers: Vec<TriggerSpec> = Vec::new();
+    for trigger in raw.triggers {
+        let origin = trigger.origin.clone();
+        let Some(spec) = trigger.validate(environment, &mut take, problems) else { continue };
+        if triggers.iter().any(|other| other.name == spec.name) {
+            let problem = Problem::new(origin, format!("there are two triggers `{}`", spec.name));
+            problems.push(problem.hint("give one of them another name"));
+            continue;
+        }
+        triggers.push(spec);
+    }
+    let settings = Settings {
+        state_dir,
+        host,
+        control_group,
+        log,
+        backlog_max,
+        journal,
+        postgres,
+        roots,
+        replicas,
+        packs,
+        triggers,
+    };
     check(&settings, &origins, problems);
     (settings, origins)
 }
@@ -327,6 +352,7 @@ fn check(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
     }
     overlap::check(&settings.roots, origins, problems);
     replicas::check(&settings.replicas, &settings.roots, origins, problems);
+    triggers::check(&settings.triggers, &settings.roots, origins, problems);
 }
 
 /// Compiles patterns in `.gitignore` syntax.
@@ -345,7 +371,7 @@ pub(super) fn is_plain_absolute(path: &Path) -> bool {
     path.is_absolute() && path.components().all(|part| part != Component::ParentDir)
 }
 
-fn is_root_name(name: &str) -> bool {
+pub(super) fn is_root_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }

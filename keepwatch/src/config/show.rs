@@ -10,6 +10,7 @@ use super::problem::Origin;
 use super::replicas::{LayoutKind, ReplicaSpec};
 use super::secret::SecretFrom;
 use super::settings::{Poll, RootSettings};
+use super::triggers::TriggerSpec;
 use crate::units::{format_duration, format_size};
 
 /// One setting that is in force.
@@ -62,6 +63,9 @@ pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     for pack in &settings.packs {
         list.add_pack(pack);
     }
+    for trigger in &settings.triggers {
+        list.add_trigger(trigger);
+    }
     list.entries
 }
 
@@ -76,7 +80,11 @@ pub fn to_toml(loaded: &Loaded) -> String {
     for (entry, line) in entries.iter().zip(&lines) {
         if entry.section != section {
             section = &entry.section;
-            let _ = writeln!(text, "\n[{section}]");
+            // A list of tables has no names: each has its own in it.
+            let _ = match section.strip_prefix("triggers.") {
+                Some(_) => writeln!(text, "\n[[triggers]]"),
+                None => writeln!(text, "\n[{section}]"),
+            };
         }
         let _ = writeln!(text, "{line:width$}  # {}", entry.origin);
     }
@@ -160,6 +168,41 @@ impl Lister<'_> {
             let section = format!("{table}.{}", quoted(name));
             self.entries[first..].iter_mut().for_each(|entry| entry.section.clone_from(&section));
         }
+    }
+
+    fn add_trigger(&mut self, trigger: &TriggerSpec) {
+        let section = format!("triggers.{}", trigger.name);
+        let texts = |texts: &[String]| toml::Value::from(texts.to_vec());
+        let words: Vec<String> = trigger.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let (rules, pace) = (&trigger.rules, &trigger.pace);
+        self.add(&section, "name", trigger.name.as_str());
+        self.add(&section, "roots", trigger.roots.clone());
+        self.add(&section, "match", texts(&rules.matches));
+        self.add(&section, "exclude", texts(&rules.exclude));
+        for (key, size) in [("size_min", rules.size_min), ("size_max", rules.size_max)] {
+            size.into_iter().for_each(|size| self.add(&section, key, format_size(size)));
+        }
+        for (key, age) in [("age_min", rules.age_min), ("age_max", rules.age_max)] {
+            age.into_iter().for_each(|age| self.add(&section, key, format_duration(age)));
+        }
+        if !rules.kinds.is_empty() {
+            let kinds: Vec<String> = rules.kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
+            self.add(&section, "on", kinds);
+        }
+        self.add(&section, "command", words);
+        self.add(&section, "dir", trigger.run_as.dir.to_string_lossy().as_ref());
+        for (key, number) in [("user", trigger.run_as.user), ("group", trigger.run_as.group)] {
+            number.into_iter().for_each(|number| self.add(&section, key, number.to_string()));
+        }
+        self.add(&section, "retries", integer(pace.retries.into()));
+        self.add(&section, "retry_delay", format_duration(pace.retry_delay));
+        self.add(&section, "timeout", format_duration(pace.timeout));
+        self.add(&section, "concurrency", integer(pace.concurrency as u64));
+        self.add(&section, "ordered", pace.ordered);
+        pace.batch.into_iter().for_each(|batch| self.add(&section, "batch", integer(batch as u64)));
+        self.add(&section, "existing", trigger.existing.as_str());
+        self.add(&section, "ignore_own", trigger.ignore_own);
+        self.add(&section, "hash", trigger.hash);
     }
 
     fn add_root(&mut self, root: &RootSettings) {

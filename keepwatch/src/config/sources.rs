@@ -12,6 +12,8 @@ use crate::error::CommandError;
 pub struct Environment {
     /// `KEEPWATCH_*` variables.
     pub vars: BTreeMap<String, OsString>,
+    /// All variables.
+    pub variables: Vec<(OsString, OsString)>,
     /// `AWS_*` variables.
     pub aws: crate::aws::Variables,
     /// `HOME`.
@@ -42,6 +44,7 @@ impl Environment {
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         let aws = std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("AWS_"));
         Environment {
+            variables: std::env::vars_os().collect(),
             vars: vars.collect(),
             aws: aws.collect(),
             home: absolute("HOME"),

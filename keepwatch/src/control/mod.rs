@@ -11,6 +11,8 @@ pub mod server;
 
 use std::time::Duration;
 
+use keepwatch_engine::daemon::triggers::Wish;
+use keepwatch_engine::model::{RelPath, RootName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -46,6 +48,13 @@ pub enum Request {
         /// Which.
         name: String,
     },
+    /// Ask a trigger for something, and say how many files that was about.
+    Trigger {
+        /// Which.
+        name: String,
+        /// What.
+        wish: TriggerWish,
+    },
     /// Read the configuration again.
     Reload {},
     /// Bring everything to disk and end.
@@ -65,6 +74,52 @@ pub enum ReplicaWish {
     },
     /// Take what is at its place now for the target.
     Accept,
+}
+
+/// What a trigger can be asked. A path is its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerWish {
+    /// Try again.
+    Retry {
+        /// The root; none: all that the trigger is about.
+        root: Option<String>,
+        /// The path there.
+        path: Vec<u8>,
+    },
+    /// Do not run.
+    Skip {
+        /// As for `Retry`.
+        root: Option<String>,
+        /// As for `Retry`.
+        path: Vec<u8>,
+    },
+}
+
+impl TriggerWish {
+    /// The wish about a place.
+    #[must_use]
+    pub fn about(is_retry: bool, place: Option<(RootName, RelPath)>) -> Self {
+        let (root, path) = place.unzip();
+        let root = root.map(|root| root.to_string());
+        let path = path.unwrap_or_default().as_bytes().to_vec();
+        if is_retry { TriggerWish::Retry { root, path } } else { TriggerWish::Skip { root, path } }
+    }
+
+    /// What the engine is asked.
+    ///
+    /// # Errors
+    /// If the path is none.
+    pub fn for_engine(self) -> Result<Wish, CommandError> {
+        let place = |root: Option<String>, path: Vec<u8>| {
+            let path = RelPath::new(path).map_err(|error| CommandError::usage(error.to_string()))?;
+            Ok::<_, CommandError>(root.map(|root| (RootName::new(root), path)))
+        };
+        Ok(match self {
+            TriggerWish::Retry { root, path } => Wish::Retry(place(root, path)?),
+            TriggerWish::Skip { root, path } => Wish::Skip(place(root, path)?),
+        })
+    }
 }
 
 /// A line of the answer.

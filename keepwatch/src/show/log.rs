@@ -83,6 +83,18 @@ impl fmt::Display for Line<'_> {
                     None => write!(f, "config   replica {replica}:  no longer kept"),
                 }
             }
+            Body::Run(run) => {
+                let (place, trigger) = (Place(run.root.as_str(), &run.path), Safe::text(run.trigger.as_str()));
+                write!(f, "{:<8} {place}  trigger {trigger}", run.step.as_str())?;
+                run.why.iter().try_for_each(|why| write!(f, ": {}", Safe::text(why)))
+            }
+            Body::Trigger(config) => {
+                let trigger = Safe::text(config.trigger.as_str());
+                match &config.roots {
+                    Some(_) => write!(f, "config   trigger {trigger}:  runs"),
+                    None => write!(f, "config   trigger {trigger}:  no longer configured"),
+                }
+            }
             Body::Other(word) => {
                 write!(f, "{:<8}", Safe::text(word).to_string())?;
                 let fields = self.0.extra.iter().flat_map(|fields| fields.iter());

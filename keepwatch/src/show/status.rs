@@ -23,6 +23,9 @@ pub struct Status {
     /// What holds copies.
     #[serde(default)]
     pub replicas: Vec<Replica>,
+    /// What is run for finished files.
+    #[serde(default)]
+    pub triggers: Vec<Trigger>,
     /// The journal's end.
     pub journal: Journal,
     /// What reads the journal.
@@ -108,6 +111,33 @@ pub struct Replica {
     pub paused: Option<String>,
     /// Some of what failed, and why.
     pub failures: std::collections::BTreeMap<String, String>,
+}
+
+/// A trigger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    /// Its name.
+    pub name: String,
+    /// The roots it is about.
+    pub roots: Vec<String>,
+    /// Its command.
+    pub command: String,
+    /// `waiting following stuck stopped`.
+    pub state: String,
+    /// Versions that wait for a run.
+    pub queued: u64,
+    /// Versions for which a command runs.
+    pub running: u64,
+    /// Versions that are done, in all.
+    pub done: u64,
+    /// Files whose version was given up.
+    pub dead: u64,
+    /// Attempts that failed since the service started.
+    pub failed: u64,
+    /// Why it does not get on.
+    pub trouble: Option<String>,
+    /// When and what went wrong last.
+    pub last_error: Option<String>,
 }
 
 /// How a root is.
@@ -210,6 +240,7 @@ impl fmt::Display for Status {
         self.show_service(f)?;
         self.roots.iter().try_for_each(|root| root.fmt(f))?;
         self.replicas.iter().try_for_each(|replica| replica.fmt(f))?;
+        self.triggers.iter().try_for_each(|trigger| trigger.fmt(f))?;
         self.show_journal(f)?;
         if !self.problems.is_empty() {
             writeln!(f, "\nproblems")?;
@@ -282,6 +313,26 @@ impl fmt::Display for Root {
         }
         if self.open_long > 0 {
             writeln!(f, "  held open for long: {}", count(self.open_long, "file"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\ntrigger {}", Safe::text(&self.name))?;
+        write!(f, "  {}, {} done", self.state, self.done)?;
+        for (number, what) in [(self.queued, "waiting"), (self.running, "running"), (self.dead, "given up")] {
+            if number > 0 {
+                write!(f, ", {number} {what}")?;
+            }
+        }
+        writeln!(f)?;
+        if let Some(why) = &self.trouble {
+            writeln!(f, "  stuck: {}", Safe::text(why))?;
+        }
+        if let Some(error) = &self.last_error {
+            writeln!(f, "  last error: {}", Safe::text(error))?;
         }
         Ok(())
     }
@@ -365,6 +416,7 @@ mod tests {
                     open_long: 0,
                 },
             ],
+            triggers: Vec::new(),
             replicas: vec![Replica {
                 name: "vault".to_owned(),
                 url: "/mnt/va\u{1b}ult".to_owned(),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::known::unsigned;
 use crate::model::{
-    Body, Config, Evidence, Gap, GapClosed, GapReason, Record, RelPath, RootName, Seq, Settled, Timestamp,
+    Body, Config, Evidence, Gap, GapClosed, GapReason, Record, RelPath, RootName, RunStep, Seq, Settled, Timestamp,
 };
 
 /// The fields of an act that are neither root nor path. Which of them are there depends on the act.
@@ -51,10 +51,11 @@ pub(crate) fn name(body: &Body) -> &str {
         Body::Settled(_) => "settled",
         Body::Gap(_) => "gap",
         Body::GapClosed(_) => "gap_closed",
-        Body::Config(_) | Body::Replica(_) => "config",
+        Body::Config(_) | Body::Replica(_) | Body::Trigger(_) => "config",
         Body::Copied(_) => "copied",
         Body::Withdrawn(withdrawn) => withdrawn.how.as_str(),
         Body::Failed(_) => "failed",
+        Body::Run(run) => run.step.as_str(),
         Body::Other(name) => name,
         Body::Change(_) => "change",
     }
@@ -72,7 +73,12 @@ pub(crate) fn columns(body: &Body) -> Columns<'_> {
         Body::Failed(failed) => {
             return Columns { name: name(body), path: Some(failed.path.as_bytes()), detail: as_journaled(body) };
         }
-        Body::Replica(_) => return Columns { name: name(body), path: None, detail: as_journaled(body) },
+        Body::Run(run) => {
+            return Columns { name: name(body), path: Some(run.path.as_bytes()), detail: as_journaled(body) };
+        }
+        Body::Replica(_) | Body::Trigger(_) => {
+            return Columns { name: name(body), path: None, detail: as_journaled(body) };
+        }
         Body::Settled(settled) => {
             let detail = Detail {
                 evidence: Some(settled.evidence.as_str().to_owned()),
@@ -115,6 +121,7 @@ pub(crate) fn columns(body: &Body) -> Columns<'_> {
 /// The act that was written as these columns; `None` if they are not what this program writes.
 pub(crate) fn body(name: String, root: Option<RootName>, path: Option<Vec<u8>>, detail: &str) -> Option<Body> {
     if matches!(name.as_str(), "copied" | "trashed" | "removed" | "foreign" | "failed")
+        || RunStep::from_word(&name).is_some()
         || (name == "config" && root.is_none())
     {
         return from_journaled(detail);
@@ -150,7 +157,7 @@ pub(crate) fn body(name: String, root: Option<RootName>, path: Option<Vec<u8>>, 
     })
 }
 
-/// How an act about a replica lies in the table: as it stands in the journal.
+/// How an act about a replica or a trigger lies in the table: as it stands in the journal.
 fn as_journaled(body: &Body) -> String {
     let mut text = Vec::new();
     Record { seq: Seq::ZERO, at: Timestamp(0), body: body.clone(), extra: None }.render(&mut text);

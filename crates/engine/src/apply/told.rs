@@ -17,7 +17,8 @@ pub(crate) fn places(body: &Body) -> Vec<(Option<&RootName>, Option<&RelPath>)> 
         Body::Copied(copied) => vec![(Some(&copied.root), Some(&copied.path))],
         Body::Failed(failed) => vec![(Some(&failed.root), Some(&failed.path))],
         Body::Withdrawn(gone) => vec![(Some(&gone.root), Some(&gone.path))],
-        Body::Replica(_) | Body::Other(_) => Vec::new(),
+        Body::Run(run) => vec![(Some(&run.root), Some(&run.path))],
+        Body::Replica(_) | Body::Trigger(_) | Body::Other(_) => Vec::new(),
     }
 }
 

@@ -21,3 +21,4 @@ pub mod service;
 pub mod settings;
 pub mod state;
 pub mod tree;
+pub mod triggers;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use keepwatch_journal::RootName;
 
 use crate::daemon::replicate::ReplicaSettings;
+use crate::daemon::triggers::TriggerSettings;
 use crate::index::IndexSettings;
 use crate::watch::probe::Forced;
 
@@ -68,6 +69,8 @@ pub struct Settings {
     pub commit_records: usize,
     /// The replicas.
     pub replicas: Vec<ReplicaSettings>,
+    /// The triggers.
+    pub triggers: Vec<TriggerSettings>,
     /// Threads that scan.
     pub scan_threads: NonZeroUsize,
     /// Where the shared index is, if there is one.

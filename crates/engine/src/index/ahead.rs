@@ -163,6 +163,8 @@ fn spots_of<'r>(body: &'r Body, spots: &mut Vec<Spot<'r>>) {
         | Body::Withdrawn(_)
         | Body::Failed(_)
         | Body::Replica(_)
+        | Body::Run(_)
+        | Body::Trigger(_)
         | Body::Other(_) => {}
     }
 }

@@ -112,6 +112,7 @@ pub(super) fn named_root(body: &Body) -> Option<&RootName> {
         Body::Copied(copied) => Some(&copied.root),
         Body::Withdrawn(gone) => Some(&gone.root),
         Body::Failed(failed) => Some(&failed.root),
-        Body::Replica(_) | Body::Other(_) => None,
+        Body::Run(run) => Some(&run.root),
+        Body::Replica(_) | Body::Trigger(_) | Body::Other(_) => None,
     }
 }

@@ -33,7 +33,7 @@
 //! # Where what is
 //!
 //! `writer` keeps transaction, cursor and savepoints; `store` are the rows of the live tree; `acts` are roots and gaps,
-//! `copies` what replicas hold; `history` writes the audit part; `view`, `list` (with `walk`) and `log` read; `past` finds
+//! `copies` what replicas hold, `runs` what triggers are done with; `history` writes the audit part; `view`, `list` (with `walk`) and `log` read; `past` finds
 //! paths and moments in the past; `rebuild` replays beside the old database and swaps; `schema` opens connections; `row`
 //! are the columns.
 
@@ -46,6 +46,7 @@ mod log;
 mod past;
 mod rebuild;
 mod row;
+mod runs;
 mod schema;
 mod store;
 mod view;
@@ -62,6 +63,7 @@ pub use error::{InventoryError, Result};
 pub use list::{ListQuery, Listed, Listing};
 pub use log::LogQuery;
 pub use row::{DirId, FileId, Known, KnownChild, ROOTS_DIR};
+pub use runs::{Named, NamedPage, RunRow, RunState, TriggerRow};
 pub use schema::{Host, SCHEMA_VERSION};
 pub use view::{Counts, OpenGap, Problem, RootRow, Unsettled, View};
 pub use writer::{Applied, Inventory};

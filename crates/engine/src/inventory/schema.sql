@@ -188,6 +188,34 @@ CREATE TABLE failures (
   PRIMARY KEY (replica_id, root_id, path)
 ) STRICT, WITHOUT ROWID;
 
+-- Commands that are run for files. `since` is a JSON object: for each root the last record whose version is left alone; null: it
+-- is no longer configured.
+CREATE TABLE triggers (
+  trigger_id INTEGER PRIMARY KEY,
+  name       TEXT NOT NULL UNIQUE,
+  since      TEXT,
+  done       INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Of each file the latest version that a trigger took up: state 1 started, 2 done, 3 given up, 4 asked for again since. The
+-- process group in which its command runs is told by its leader, when that began, and the boot of the machine.
+CREATE TABLE runs (
+  trigger_id  INTEGER NOT NULL,
+  file_id     INTEGER NOT NULL,
+  version_seq INTEGER NOT NULL,
+  root_id     INTEGER NOT NULL,
+  path        BLOB NOT NULL,
+  state       INTEGER NOT NULL,
+  attempts    INTEGER NOT NULL,
+  run_group   INTEGER,
+  born        INTEGER,
+  boot        TEXT,
+  why         TEXT,
+  at_ns       INTEGER NOT NULL,
+  PRIMARY KEY (trigger_id, file_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX runs_open ON runs (trigger_id, state, file_id) WHERE state <> 2;
+
 CREATE TABLE cursors (
   follower TEXT NOT NULL PRIMARY KEY,
   journal  BLOB NOT NULL,

@@ -13,7 +13,7 @@ use super::row::{FileId, ROOTS, signed, unsigned};
 use super::schema::{self, Host};
 use super::store::{Fault, Store, Tree, is_of_the_row};
 use super::view::View;
-use super::{acts, copies};
+use super::{acts, copies, runs};
 use crate::apply::{Halves, Memory, Spot, Stamp, first_seen, size};
 use crate::model::{Body, Change, Cursor, Facts, FileType, JournalId, Op, Record, RelPath, Seq};
 use keepwatch_journal::ChainHash;
@@ -292,7 +292,8 @@ impl<'c, 'r> Batch<'c, 'r> {
             Body::Copied(copied) => Some(&copied.root),
             Body::Withdrawn(gone) => Some(&gone.root),
             Body::Failed(failed) => Some(&failed.root),
-            Body::Config(_) | Body::Replica(_) | Body::Other(_) | Body::Change(_) => None,
+            Body::Run(run) => Some(&run.root),
+            Body::Config(_) | Body::Replica(_) | Body::Trigger(_) | Body::Other(_) | Body::Change(_) => None,
         };
         let mut root = match (named, body) {
             (Some(name), _) => Some(self.tree.root(name, stamp)?),
@@ -319,6 +320,11 @@ impl<'c, 'r> Batch<'c, 'r> {
                 Some(root) => Ok(copies::failed(db, act, root, stamp).map(|()| None)?),
                 None => Ok(None),
             },
+            Body::Run(act) => match root {
+                Some(root) => Ok(runs::stepped(db, act, root, stamp).map(|()| Some(FileId(act.file)))?),
+                None => Ok(None),
+            },
+            Body::Trigger(config) => Ok(runs::configure(db, config, stamp).map(|()| None)?),
             Body::Replica(config) => Ok(copies::configure(db, config, stamp).map(|()| None)?),
             Body::Other(_) | Body::Change(_) => Ok(None),
         })?;

@@ -2,6 +2,6 @@
 
 pub use keepwatch_journal::{
     Body, By, Change, Config, Copied, Cursor, Digest, Evidence, Facts, Failed, FileType, Gap, GapClosed, GapReason,
-    JournalId, OldPlace, Op, Proof, Record, RelPath, Replica, ReplicaName, RootName, Seq, Settled, Timestamp, Via,
-    Withdrawal, Withdrawn,
+    JournalId, OldPlace, Op, Proof, Record, RelPath, Replica, ReplicaName, RootName, Run, RunProcess, RunStep, Seq,
+    Settled, Timestamp, Trigger, TriggerName, Via, Withdrawal, Withdrawn,
 };

@@ -14,6 +14,8 @@ use rustix::fs::{Mode, OFlags, open, openat, readlinkat};
 use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::processes;
+
 /// How many processes are remembered; beyond that all are forgotten and read again.
 const REMEMBERED_MAX: usize = 512;
 
@@ -117,7 +119,7 @@ impl Process {
     fn open(pid: u32) -> Option<Process> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let dir = open(format!("/proc/{pid}"), flags, Mode::empty()).ok()?;
-        let birth = start_time(&read(&dir, "stat")?)?;
+        let birth = processes::Process::parse(&read(&dir, "stat")?)?.born;
         Some(Process { dir, birth })
     }
 
@@ -135,13 +137,6 @@ fn read(dir: &OwnedFd, name: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Field 22 of `/proc/PID/stat`. The second, the command, may hold blanks and parentheses of its own.
-fn start_time(stat: &[u8]) -> Option<Birth> {
-    let behind_command = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    let field = stat[behind_command..].split(|byte| *byte == b' ').filter(|field| !field.is_empty()).nth(19)?;
-    std::str::from_utf8(field).ok()?.parse().ok()
-}
-
 /// The first of the four numbers in the line `Uid:` of `/proc/PID/status`.
 fn real_uid(status: &[u8]) -> Option<u32> {
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
@@ -155,14 +150,6 @@ mod tests {
     use super::*;
     use std::os::unix::ffi::OsStrExt;
     use std::process::Command;
-
-    #[test]
-    fn a_start_time_is_found_behind_any_command() {
-        let stat = b"7 (a ) R (b) S 1 7 7 0 -1 4194560 9 0 0 0 1 2 0 0 20 0 1 0 4711 99 1\n";
-        assert_eq!(start_time(stat), Some(4711));
-        assert_eq!(start_time(b"7 (cut"), None);
-        assert_eq!(start_time(b""), None);
-    }
 
     #[test]
     fn this_process_is_known_by_user_and_program() {

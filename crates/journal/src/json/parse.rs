@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::json::text::decode_base64;
 use crate::record::{
     Body, By, Change, Config, Copied, Evidence, Extra, Facts, Failed, FileType, Gap, GapClosed, GapReason, OldPlace,
-    Op, Proof, Record, Replica, Settled, Via, Withdrawal, Withdrawn,
+    Op, Proof, Record, Replica, Run, RunProcess, RunStep, Settled, Trigger, Via, Withdrawal, Withdrawn,
 };
-use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp};
+use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp, TriggerName};
 
 /// Why a line is not a record; the text says which field is wrong and at which column.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +59,10 @@ impl<'de> Deserialize<'de> for Record {
                     "removed" => read_withdrawn(Withdrawal::Removed, &mut map, &mut extra)?,
                     "foreign" => read_withdrawn(Withdrawal::Foreign, &mut map, &mut extra)?,
                     "failed" => Body::Failed(Box::new(read_failed(&mut map, &mut extra)?)),
-                    other => match Op::from_word(other) {
-                        Some(op) => Body::Change(read_change(op, &mut map, &mut extra)?),
-                        None => {
+                    other => match (Op::from_word(other), RunStep::from_word(other)) {
+                        (Some(op), _) => Body::Change(read_change(op, &mut map, &mut extra)?),
+                        (None, Some(step)) => Body::Run(Box::new(read_run(step, &mut map, &mut extra)?)),
+                        (None, None) => {
                             while let Some(key) = map.next_key::<Text<'de>>()? {
                                 keep(&mut map, &mut extra, key)?;
                             }
@@ -357,11 +358,11 @@ fn read_gap_closed<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Re
     })
 }
 
-/// A root's, or a replica's.
+/// A root's, a replica's or a trigger's.
 fn read_config<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result<Body, M::Error> {
     let (mut root_name, mut dir, mut identity, mut accepted) = (None, Bytes::default(), None, None);
-    let (mut replica, mut url, mut roots) =
-        (None::<Text<'de>>, None::<Option<String>>, None::<BTreeMap<String, String>>);
+    let (mut replica, mut url, mut roots) = (None::<Text<'de>>, None::<String>, None::<BTreeMap<String, String>>);
+    let (mut trigger, mut since) = (None::<Text<'de>>, None::<BTreeMap<String, u64>>);
     while let Some(key) = map.next_key::<Text<'de>>()? {
         match &*key.0 {
             "root" => fill(map, &mut root_name, "root")?,
@@ -372,13 +373,19 @@ fn read_config<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result
             "replica" => fill(map, &mut replica, "replica")?,
             "url" if replica.is_some() => fill(map, &mut url, "url")?,
             "roots" if replica.is_some() => fill(map, &mut roots, "roots")?,
+            "trigger" => fill(map, &mut trigger, "trigger")?,
+            "since" if trigger.is_some() => fill(map, &mut since, "since")?,
             _ => keep(map, extra, key)?,
         }
+    }
+    if let (Some(trigger), None) = (&trigger, &root_name) {
+        let trigger = TriggerName::new(&*trigger.0);
+        return Ok(Body::Trigger(Box::new(Trigger { trigger, roots: since })));
     }
     if let (Some(replica), None) = (&replica, &root_name) {
         return Ok(Body::Replica(Box::new(Replica {
             replica: ReplicaName::new(&*replica.0),
-            url: required(url, "url")?,
+            url,
             identity,
             roots: roots.unwrap_or_default(),
         })));
@@ -448,6 +455,47 @@ fn read_failed<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result
         root: root(&required(root_name, "root")?),
         path: path.into_path("path")?,
         why: required(why, "why")?,
+    })
+}
+
+fn read_run<'de, M: MapAccess<'de>>(step: RunStep, map: &mut M, extra: &mut Extra) -> Result<Run, M::Error> {
+    let (mut trigger, mut root_name, mut path) = (None::<Text<'de>>, None, Bytes::default());
+    let (mut file, mut version, mut why) = (None, None, None);
+    let (mut key, mut group, mut born, mut boot) = (None, None, None, None);
+    while let Some(name) = map.next_key::<Text<'de>>()? {
+        match &*name.0 {
+            "trigger" => fill(map, &mut trigger, "trigger")?,
+            "root" => fill(map, &mut root_name, "root")?,
+            "path" => fill(map, &mut path.readable, "path")?,
+            "path_b64" => fill(map, &mut path.exact, "path_b64")?,
+            "file" => fill(map, &mut file, "file")?,
+            "version" => fill(map, &mut version, "version")?,
+            "key" => fill(map, &mut key, "key")?,
+            "group" => fill(map, &mut group, "group")?,
+            "born" => fill(map, &mut born, "born")?,
+            "boot" => fill(map, &mut boot, "boot")?,
+            "why" => fill(map, &mut why, "why")?,
+            _ => keep(map, extra, name)?,
+        }
+    }
+    let process = match key {
+        Some(key) => Some(RunProcess {
+            key,
+            group: required(group, "group")?,
+            born: required(born, "born")?,
+            boot: required(boot, "boot")?,
+        }),
+        None => None,
+    };
+    Ok(Run {
+        step,
+        trigger: TriggerName::new(&*required(trigger, "trigger")?.0),
+        root: root(&required(root_name, "root")?),
+        path: path.into_path("path")?,
+        file: required(file, "file")?,
+        version: Seq(required(version, "version")?),
+        process,
+        why,
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::json::text::{push_bytes_field, push_i64, push_name, push_string, push_u64, push_value};
 use crate::record::{
     Body, By, Change, Config, Copied, Evidence, Facts, Failed, FileType, Gap, GapClosed, GapReason, Op, Proof, Record,
-    Replica, Settled, Via, Withdrawal, Withdrawn,
+    Replica, Run, RunStep, Settled, Trigger, Via, Withdrawal, Withdrawn,
 };
 
 impl Record {
@@ -24,6 +24,8 @@ impl Record {
             Body::Withdrawn(withdrawn) => push_withdrawn(out, withdrawn),
             Body::Failed(failed) => push_failed(out, failed),
             Body::Replica(replica) => push_replica(out, replica),
+            Body::Run(run) => push_run(out, run),
+            Body::Trigger(trigger) => push_trigger(out, trigger),
             Body::Other(name) => push_string(out, name),
         }
         for (name, value) in self.extra.iter().flat_map(|fields| fields.iter()) {
@@ -207,6 +209,41 @@ fn push_replica(out: &mut Vec<u8>, replica: &Replica) {
     }
 }
 
+fn push_run(out: &mut Vec<u8>, run: &Run) {
+    push_word(out, run.step.as_str());
+    push_string_field(out, "trigger", run.trigger.as_str());
+    push_string_field(out, "root", run.root.as_str());
+    push_bytes_field(out, "path", run.path.as_bytes());
+    push_i64_field(out, "file", run.file);
+    push_u64_field(out, "version", run.version.0);
+    if let Some(process) = &run.process {
+        push_string_field(out, "key", &process.key);
+        push_u64_field(out, "group", process.group.into());
+        push_u64_field(out, "born", process.born);
+        push_string_field(out, "boot", &process.boot);
+    }
+    if let Some(why) = &run.why {
+        push_string_field(out, "why", why);
+    }
+}
+
+fn push_trigger(out: &mut Vec<u8>, trigger: &Trigger) {
+    push_word(out, "config");
+    push_string_field(out, "trigger", trigger.trigger.as_str());
+    push_name(out, "since");
+    let Some(roots) = &trigger.roots else { return out.extend_from_slice(b"null") };
+    out.push(b'{');
+    for (index, (root, since)) in roots.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        push_string(out, root);
+        out.push(b':');
+        push_u64(out, *since);
+    }
+    out.push(b'}');
+}
+
 /// Writes one of our own words: nothing in it needs an escape.
 fn push_word(out: &mut Vec<u8>, word: &str) {
     out.push(b'"');
@@ -261,6 +298,7 @@ words! {
     }
     Via { Fanotify = "fanotify", Inotify = "inotify", Poll = "poll", Scan = "scan" }
     Proof { Presumed = "presumed", Written = "written", Proved = "proved" }
+    RunStep { Started = "started", Ran = "ran", Dead = "dead", Resumed = "resumed" }
     Withdrawal { Trashed = "trashed", Removed = "removed", Foreign = "foreign" }
     Evidence { Lease = "lease", Quiet = "quiet", Rename = "rename" }
     GapReason {

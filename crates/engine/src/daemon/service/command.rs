@@ -1,10 +1,11 @@
 //! What can be asked of a running service.
 
 use crossbeam_channel::Sender;
-use keepwatch_journal::{Body, ReplicaName, RootName, Seq};
+use keepwatch_journal::{Body, ReplicaName, RootName, Seq, TriggerName};
 
 use super::status::Status;
 use crate::daemon::replicate::Asked;
+use crate::daemon::triggers;
 
 /// A request, with where its answer goes.
 #[derive(Debug)]
@@ -41,7 +42,14 @@ pub enum Command {
         /// Told when it is done.
         done: Sender<Result<(), String>>,
     },
-    /// Journal what was done at a replica.
+    /// Ask a trigger for something.
+    Trigger {
+        /// Which.
+        name: TriggerName,
+        /// What, and where the answer goes.
+        asked: triggers::Asked,
+    },
+    /// Journal what was done at a replica or a trigger.
     Acts {
         /// In their order.
         acts: Vec<Body>,

@@ -22,9 +22,16 @@ pub(super) struct Commits {
     pub(super) retry: Option<Instant>,
     /// Records were dropped: a gap is owed.
     lost: bool,
+    /// Somebody waits for what was appended last.
+    hurry: bool,
 }
 
 impl Commits {
+    /// The batch is not to wait for more: whoever asked for its records cannot go on before they are on disk.
+    pub(super) fn hurry(&mut self) {
+        self.hurry = true;
+    }
+
     /// When the batch is to be synced.
     pub(super) fn due(&self, pending: usize, wait: Duration, now: Instant) -> Option<Instant> {
         if self.trouble.is_some() {
@@ -45,7 +52,11 @@ impl Service {
         let since = *self.commits.since.get_or_insert(now);
         let due = match self.commits.retry {
             Some(retry) => retry <= now,
-            None => pending >= self.settings.commit_records || now.duration_since(since) >= self.settings.commit_wait,
+            None => {
+                std::mem::take(&mut self.commits.hurry)
+                    || pending >= self.settings.commit_records
+                    || now.duration_since(since) >= self.settings.commit_wait
+            }
         };
         if due {
             self.commit(now);

@@ -13,6 +13,7 @@ mod scans;
 mod sources;
 mod start;
 mod status;
+mod triggers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,13 +42,14 @@ use crate::watch::{Loss, Notice};
 pub use command::{Command, Reconciled};
 pub(in crate::daemon) use root::look_at_top;
 pub use start::{Handle, OnEnd, StartError, check, reconcile_once, start};
-pub use status::{FollowerStatus, HeldOpen, JournalStatus, ReplicaStatus, RootStatus, Status};
+pub use status::{FollowerStatus, HeldOpen, JournalStatus, ReplicaStatus, RootStatus, Status, TriggerStatus};
 
 use commit::Commits;
 use replicas::Replicas;
 use root::RootRun;
 use scans::Scans;
 use sources::Sources;
+use triggers::Triggers;
 
 /// Without work for this long no descriptor on a watched file system stays open.
 const REST_WAIT: Duration = Duration::from_millis(200);
@@ -98,6 +100,7 @@ struct Service {
     follower: Option<JoinHandle<()>>,
     index: Option<IndexThread>,
     replicas: Replicas,
+    triggers: Triggers,
     compressor: Option<JoinHandle<()>>,
     compressed_up_to: u64,
     journal_dir: PathBuf,
@@ -142,6 +145,7 @@ impl Service {
         self.tell_dropped_roots();
         self.check_roots()?;
         self.start_replicas();
+        self.start_triggers();
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(());
         }
@@ -320,6 +324,7 @@ impl Service {
     /// Everything that was heard is journaled and durable; then the end.
     fn end(mut self) -> Result<()> {
         self.scans.cancel();
+        self.end_triggers();
         self.end_replicas();
         for batch in self.sources.drain() {
             self.hear(&batch)?;

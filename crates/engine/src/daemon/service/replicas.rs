@@ -45,6 +45,11 @@ impl Replicas {
     pub(super) fn new(commands: Sender<Command>) -> Self {
         Replicas { kept: Vec::new(), stop: Arc::new(AtomicBool::new(false)), commands }
     }
+
+    /// By which a thread speaks to the service.
+    pub(super) fn commands(&self) -> Sender<Command> {
+        self.commands.clone()
+    }
 }
 
 impl Service {
@@ -185,12 +190,13 @@ impl Service {
         self.replicas.kept.iter().map(status).collect()
     }
 
-    /// Journals what was done at a replica. The effect is at the target already: what is lost here is found by a look there.
+    /// Journals what was done at a replica or a trigger. The effect is at the target already: what is lost here is found by a look there.
     pub(super) fn tell_acts(&mut self, acts: Vec<Body>, done: &Sender<Seq>) {
         let mut last = Seq::ZERO;
         for act in acts {
             last = self.sequencer.ledger.append(act);
         }
+        self.commits.hurry();
         let _ = done.send(last);
     }
 

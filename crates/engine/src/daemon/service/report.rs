@@ -47,6 +47,7 @@ impl Service {
                 let _ = done.send(self.forget_replica(&name));
             }
             Command::Replica { name, asked } => self.ask_replica(&name, asked),
+            Command::Trigger { name, asked } => self.ask_trigger(&name, asked),
             Command::Acts { acts, done } => self.tell_acts(acts, &done),
             Command::Stop => {}
         }
@@ -159,6 +160,7 @@ impl Service {
             held_open,
             roots,
             replicas: self.replica_status(),
+            triggers: self.trigger_status(),
             attention: Vec::new(),
         };
         status.attention = attention(&status);
@@ -265,6 +267,16 @@ fn attention(status: &Status) -> Vec<String> {
             let (name, failed) = (&replica.name, replica.failed);
             sentences
                 .push(format!("{failed} files could not be copied to replica `{name}`: keepwatch replica show {name}"));
+        }
+    }
+    for trigger in &status.triggers {
+        let name = &trigger.name;
+        if let Some(why) = &trigger.trouble {
+            sentences.push(format!("trigger `{name}` does not get on: {why}"));
+        }
+        if trigger.dead > 0 {
+            let dead = trigger.dead;
+            sentences.push(format!("{dead} files were given up by trigger `{name}`: keepwatch trigger show {name}"));
         }
     }
     for held in &status.held_open {

@@ -16,6 +16,7 @@ use super::replicas::Replicas;
 use super::root::RootRun;
 use super::scans::Scans;
 use super::sources::{Sources, own_dirs};
+use super::triggers::Triggers;
 use super::{Command, Mode, Reconciled, Service, ServiceError};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::dirs::{Dirs, DirsError, RootNo};
@@ -242,6 +243,7 @@ fn begin(
         mounts: mount_watch(mode),
         scans: Scans::new(state.inventory()),
         replicas: Replicas::new(commands.clone()),
+        triggers: Triggers::default(),
         commands: heard,
         commits: Commits::default(),
         syncs: Vec::new(),

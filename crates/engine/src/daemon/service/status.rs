@@ -16,6 +16,9 @@ pub struct Status {
     /// Each replica.
     #[serde(default)]
     pub replicas: Vec<ReplicaStatus>,
+    /// Each trigger.
+    #[serde(default)]
+    pub triggers: Vec<TriggerStatus>,
     /// The journal's end.
     pub journal: JournalStatus,
     /// Whatever follows it.
@@ -112,6 +115,33 @@ pub struct ReplicaStatus {
     pub paused: Option<String>,
     /// Some of what failed, by path for people.
     pub failures: std::collections::BTreeMap<String, String>,
+}
+
+/// A trigger.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TriggerStatus {
+    /// Its name.
+    pub name: String,
+    /// The roots it is about.
+    pub roots: Vec<String>,
+    /// Its command, for people.
+    pub command: String,
+    /// `waiting following stuck`.
+    pub state: String,
+    /// Versions that wait for a run.
+    pub queued: u64,
+    /// Versions for which a command runs.
+    pub running: u64,
+    /// Versions that are done, in all.
+    pub done: u64,
+    /// Files whose version was given up.
+    pub dead: u64,
+    /// Attempts that failed since the start.
+    pub failed: u64,
+    /// Why it does not get on.
+    pub trouble: Option<String>,
+    /// When and what went wrong last.
+    pub last_error: Option<String>,
 }
 
 /// The journal's end.

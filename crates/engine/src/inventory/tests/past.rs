@@ -32,7 +32,7 @@ fn a_moment_is_the_last_record_whose_running_maximum_is_not_after_it() {
     };
     let mut kit = Kit::new();
     let records: Vec<Record> = (1..3000)
-        .map(|seq| Record { at: Timestamp(at(seq)), ..record(seq, Body::Other("ran".into()), None) })
+        .map(|seq| Record { at: Timestamp(at(seq)), ..record(seq, Body::Other("later".into()), None) })
         .collect();
     for batch in records.chunks(700) {
         kit.apply_records(batch);

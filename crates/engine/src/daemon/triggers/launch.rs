@@ -1,0 +1,397 @@
+//! From the queue to a command, and from its end to what is journaled of it.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+
+use super::queue::{Said, Waiting};
+use super::{Trouble, Worker, now};
+use crate::beneath::open_path;
+use crate::model::{Body, FileType, RelPath, RunProcess, RunStep, Seq};
+use crate::trigger::{Finish, Group, Order, Output, Subject, run};
+
+/// A file that is not what the inventory says of it is looked at again after this time: a record is on its way.
+const AGAIN_MS: u64 = 200;
+/// Read at once to hash a file.
+const HASH_PIECE: usize = 256 * 1024;
+/// Process groups without a command that are kept for the next.
+const IDLE_MAX: usize = 64;
+
+/// A version for which a command runs.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub(super) waiting: Waiting,
+    pub(super) key: String,
+    pub(super) size: u64,
+    pub(super) mtime_ns: i64,
+    pub(super) inode: u64,
+    pub(super) sha256: Option<[u8; 32]>,
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) items: Vec<Item>,
+    group: Group,
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    run: u64,
+    pid: Option<u32>,
+    finish: Finish,
+}
+
+/// What is known of a file at the moment when its command is to start.
+enum Sight {
+    /// It is what is to be run for.
+    Same,
+    /// It changed; a record of that will come.
+    Changed,
+}
+
+impl Worker {
+    pub(super) fn is_running(&self, file: i64, version: Seq) -> bool {
+        let mut items = self.running.values().flat_map(|running| &running.items);
+        items.any(|item| item.waiting.file == file && item.waiting.version == version)
+    }
+
+    /// Starts commands for what is due, as many as there is room for; whether any.
+    pub(super) fn launch(&mut self) -> Result<bool, Trouble> {
+        let mut starting: Vec<(Vec<Item>, Group)> = Vec::new();
+        let room = self.settings.pace.concurrency.saturating_sub(self.running.len());
+        let mut taken = Vec::new();
+        while starting.len() < room {
+            let items = self.take(&taken)?;
+            if items.is_empty() {
+                break;
+            }
+            taken.extend(items.iter().map(|item| (item.waiting.file, item.waiting.root, item.waiting.path.clone())));
+            let group = self.group()?;
+            for item in &items {
+                let started = self.started(item, &group);
+                self.acts.push(started);
+            }
+            starting.push((items, group));
+        }
+        if starting.is_empty() {
+            self.tell()?;
+            return Ok(false);
+        }
+        self.tell()?;
+        self.durable()?;
+        for (items, group) in starting {
+            self.start(items, group);
+        }
+        Ok(true)
+    }
+
+    /// Takes from the queue what the next command is to be run for. What is taken is out of the queue.
+    fn take(&mut self, taken: &[(i64, usize, RelPath)]) -> Result<Vec<Item>, Trouble> {
+        let max = self.settings.pace.batch.unwrap_or(1);
+        if self.settings.pace.ordered && !(self.running.is_empty() && taken.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let now_ms = self.now_ms();
+        let busy = self.running.values().map(|running| running.items.len()).sum::<usize>() + taken.len();
+        let page = match self.settings.pace.ordered {
+            true => self.queue.first(Seq::ZERO, max)?,
+            false => self.queue.due(now_ms, max.saturating_add(busy.saturating_mul(2)))?,
+        };
+        let mut items: Vec<Item> = Vec::new();
+        for waiting in page {
+            let is_due = waiting.due_ms <= now_ms;
+            if self.settings.pace.ordered && !is_due {
+                break;
+            }
+            if self.is_busy(&waiting, taken, &items) {
+                continue;
+            }
+            // A file of a batch that failed is tried again alone.
+            if waiting.attempts > 0 && !items.is_empty() {
+                break;
+            }
+            let alone = waiting.attempts > 0;
+            if let Some(item) = self.item(waiting)? {
+                items.push(item);
+            }
+            if items.len() >= max || (alone && !items.is_empty()) {
+                break;
+            }
+        }
+        Ok(items)
+    }
+
+    /// Whether a command runs for the same file or path: one after the other.
+    fn is_busy(&self, waiting: &Waiting, taken: &[(i64, usize, RelPath)], items: &[Item]) -> bool {
+        let is_same = |file: i64, root: usize, path: &RelPath| {
+            file == waiting.file || (root == waiting.root && *path == waiting.path)
+        };
+        let of_item = |item: &Item| is_same(item.waiting.file, item.waiting.root, &item.waiting.path);
+        taken.iter().any(|(file, root, path)| is_same(*file, *root, path))
+            || items.iter().any(of_item)
+            || self.running.values().flat_map(|running| &running.items).any(of_item)
+    }
+
+    /// What waits, as it is now. `None`: it is not to be run for now, or not at all.
+    fn item(&mut self, waiting: Waiting) -> Result<Option<Item>, Trouble> {
+        self.queue.remove(waiting.file)?;
+        let name = &self.settings.roots[waiting.root].0;
+        let known = self.view.at_path(name, &waiting.path)?.filter(|known| known.file_id.0 == waiting.file);
+        let Some(known) = known else { return Ok(None) };
+        // Another version, or one that was not known to be written: its record is on its way.
+        let Some(facts) = known.facts.filter(|_| known.version_seq == waiting.version) else { return Ok(None) };
+        let item = Item {
+            key: self.key(waiting.file, waiting.version),
+            size: facts.size,
+            mtime_ns: facts.mtime_ns,
+            inode: facts.inode,
+            sha256: known.sha256,
+            waiting,
+        };
+        match self.sight(&item) {
+            Sight::Same => Ok(Some(item)),
+            Sight::Changed => {
+                let due_ms = self.now_ms() + AGAIN_MS;
+                self.queue.put(&Waiting { due_ms, ..item.waiting })?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Looks at the file itself.
+    fn sight(&self, item: &Item) -> Sight {
+        match open_file(&self.settings.roots[item.waiting.root].1, item, OFlags::PATH) {
+            Some(_) => Sight::Same,
+            None => Sight::Changed,
+        }
+    }
+
+    /// A process group for a command.
+    fn group(&mut self) -> Result<Group, Trouble> {
+        while let Some(mut group) = self.idle.pop() {
+            if group.is_alive() {
+                return Ok(group);
+            }
+        }
+        let group = Group::start(&self.settings.holder).map_err(Trouble::Group)?;
+        self.own.add_group(group.id());
+        Ok(group)
+    }
+
+    fn started(&self, item: &Item, group: &Group) -> Body {
+        let waiting = &item.waiting;
+        let step = self.step(RunStep::Started, waiting.root, &waiting.path, (waiting.file, waiting.version), None);
+        let Body::Run(mut run) = step else { return step };
+        let boot = self.boot.clone();
+        run.process = Some(RunProcess { key: item.key.clone(), group: group.id(), born: group.born(), boot });
+        Body::Run(run)
+    }
+
+    /// Starts a command that is journaled.
+    fn start(&mut self, items: Vec<Item>, group: Group) {
+        let number = self.next_run;
+        self.next_run += 1;
+        let (settings, understood) = (Arc::clone(&self.settings), Arc::clone(&self.understood));
+        let (done, stop, process_group) = (self.finished.0.clone(), Arc::clone(&self.around.stop), group.pid());
+        let told = items.clone();
+        self.running.insert(number, Running { items, group });
+        let spawned = std::thread::Builder::new().name("trigger-run".to_owned()).spawn(move || {
+            let mut pid = None;
+            let finish = match order(&settings, &understood, &told, process_group) {
+                Ok(order) => run(order, &stop, &mut |number| pid = Some(number)),
+                Err(why) => failed(why),
+            };
+            let _ = done.send(Done { run: number, pid, finish });
+        });
+        if let Err(error) = spawned {
+            let finish = failed(format!("no thread can be started: {error}"));
+            let _ = self.finished.0.send(Done { run: number, pid: None, finish });
+        }
+    }
+
+    /// A command has ended: what becomes of its files.
+    pub(super) fn ended(&mut self, done: Done) -> Result<(), Trouble> {
+        let Done { run, pid, finish } = done;
+        let Some(running) = self.running.remove(&run) else { return Ok(()) };
+        pid.into_iter().for_each(|pid| self.own.add_pid(pid));
+        let Running { items, group } = running;
+        match &finish.why {
+            // What is left of a group whose command failed is ended with it.
+            Some(_) => drop(group),
+            None if self.idle.len() < IDLE_MAX => self.idle.push(group),
+            None => drop(group),
+        }
+        if !finish.is_cut {
+            self.keep_output(&items, &finish)?;
+        }
+        let count = items.len() as u64;
+        let why = finish.why.unwrap_or_default();
+        for item in items {
+            let Waiting { root, path, file, version, .. } = &item.waiting;
+            if why.is_empty() {
+                self.acts.push(self.step(RunStep::Ran, *root, path, (*file, *version), None));
+            } else if !finish.is_cut {
+                self.failed(item.waiting, &why)?;
+            }
+        }
+        self.settings.meter.change(|reading| {
+            if why.is_empty() {
+                reading.done += count;
+            } else if !finish.is_cut {
+                reading.failed += count;
+                reading.last_error = Some((now(), why));
+            }
+        });
+        Ok(())
+    }
+
+    /// An attempt failed: another follows, or none.
+    fn failed(&mut self, mut waiting: Waiting, why: &str) -> Result<(), Trouble> {
+        waiting.attempts += 1;
+        let shown = String::from_utf8_lossy(waiting.path.as_bytes()).escape_debug().to_string();
+        if waiting.attempts > self.settings.pace.retries {
+            tracing::error!(trigger = %self.settings.name, path = shown, attempts = waiting.attempts, why, "given up");
+            let Waiting { root, path, file, version, .. } = &waiting;
+            self.acts.push(self.step(RunStep::Dead, *root, path, (*file, *version), Some(why)));
+            return Ok(());
+        }
+        tracing::warn!(trigger = %self.settings.name, path = shown, attempts = waiting.attempts, why, "tried again later");
+        let wait = self.settings.pace.wait_after(waiting.attempts);
+        waiting.due_ms = self.now_ms() + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX / 4);
+        Ok(self.queue.put(&waiting)?)
+    }
+
+    fn keep_output(&mut self, items: &[Item], finish: &Finish) -> Result<(), Trouble> {
+        let Some(first) = items.first() else { return Ok(()) };
+        if finish.why.is_none() && finish.stdout.all() == 0 && finish.stderr.all() == 0 {
+            return Ok(());
+        }
+        let said = Said {
+            at: now(),
+            root: self.settings.roots[first.waiting.root].0.to_string(),
+            path: first.waiting.path.clone(),
+            version: first.waiting.version,
+            why: finish.why.clone(),
+            took_ms: u64::try_from(finish.took.as_millis()).unwrap_or(u64::MAX),
+            stdout: finish.stdout.clone().into_bytes(),
+            stderr: finish.stderr.clone().into_bytes(),
+        };
+        Ok(self.queue.keep(&said)?)
+    }
+}
+
+/// A run that did not come about.
+fn failed(why: String) -> Finish {
+    Finish {
+        why: Some(why),
+        is_cut: false,
+        stdout: Output::default(),
+        stderr: Output::default(),
+        took: std::time::Duration::ZERO,
+    }
+}
+
+/// Opens the file of an item, if it is the version that is meant.
+fn open_file(top: &std::path::Path, item: &Item, flags: OFlags) -> Option<OwnedFd> {
+    let top_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = rustix::fs::open(top, top_flags, Mode::empty()).ok()?;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = open_path(top.as_fd(), &item.waiting.path, flags).ok()?;
+    is_same(&file, item).then_some(file)
+}
+
+/// Whether a file is the version that is meant.
+fn is_same(file: &OwnedFd, item: &Item) -> bool {
+    let Ok(stat) = rustix::fs::fstat(file) else { return false };
+    let mtime_ns = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
+    FileType::of_mode(stat.st_mode) == FileType::File
+        && u64::try_from(stat.st_size) == Ok(item.size)
+        && mtime_ns == i128::from(item.mtime_ns)
+        && stat.st_ino == item.inode
+}
+
+/// The SHA-256 of the version that is meant, in hexadecimal digits.
+fn digest(top: &std::path::Path, item: &Item) -> Result<String, String> {
+    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some(known) = &item.sha256 {
+        return Ok(hex(known));
+    }
+    let changed = || "it changed before its content could be hashed".to_owned();
+    let file = open_file(top, item, OFlags::RDONLY | OFlags::NONBLOCK).ok_or_else(changed)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; HASH_PIECE]);
+    loop {
+        match rustix::io::read(&file, &mut buffer[..]) {
+            Ok(0) => break,
+            Ok(length) => hash.update(&buffer[..length]),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(format!("it cannot be read to be hashed: {errno}")),
+        }
+    }
+    if is_same(&file, item) { Ok(hex(&hash.finalize())) } else { Err(changed()) }
+}
+
+/// What is run for these files.
+fn order(
+    settings: &super::TriggerSettings,
+    understood: &super::Understood,
+    items: &[Item],
+    process_group: rustix::process::Pid,
+) -> Result<Order, String> {
+    let first = items.first().ok_or("there is no file")?;
+    let (root, top) = &settings.roots[first.waiting.root];
+    let sha256 = match understood.wants_hash && settings.pace.batch.is_none() {
+        true => digest(top, first)?,
+        false => String::new(),
+    };
+    let subject = Subject {
+        top,
+        root: root.as_str(),
+        path: &first.waiting.path,
+        version: first.waiting.version,
+        key: &first.key,
+        sha256: &sha256,
+    };
+    let mut environment = settings.run_as.environment.clone();
+    environment.push((OsString::from("KEEPWATCH_TRIGGER"), settings.name.as_str().into()));
+    let input = if settings.pace.batch.is_some() {
+        // The key is that of the first file, by which a batch that is cut is found; a path stands on the standard input only.
+        environment.push((OsString::from("KEEPWATCH_KEY"), first.key.as_str().into()));
+        Some(listed(settings, items).map_err(|error| format!("the paths cannot be handed on: {error}"))?)
+    } else {
+        environment.extend(subject.environment().into_iter().map(|(name, value)| (OsString::from(name), value)));
+        None
+    };
+    Ok(Order {
+        words: understood.words.iter().map(|word| word.fill(&subject)).collect(),
+        environment,
+        dir: settings.run_as.dir.clone(),
+        user: settings.run_as.user,
+        group: settings.run_as.group,
+        input,
+        process_group,
+        timeout: settings.pace.timeout,
+    })
+}
+
+/// The absolute paths of files, each ended by a NUL, to be read from the beginning.
+fn listed(settings: &super::TriggerSettings, items: &[Item]) -> std::io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create(c"keepwatch-paths", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::io::BufWriter::new(std::fs::File::from(file));
+    for item in items {
+        let top = &settings.roots[item.waiting.root].1;
+        file.write_all(top.as_os_str().as_bytes())?;
+        file.write_all(b"/")?;
+        file.write_all(item.waiting.path.as_bytes())?;
+        file.write_all(b"\0")?;
+    }
+    let mut file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    std::io::Seek::rewind(&mut file)?;
+    Ok(file.into())
+}
