@@ -1,110 +1,20 @@
-//! Triggers under the service: each finished version is run for once, complete, whatever is killed; what fails is tried again
-//! and given up; what is asked for is done.
+//! Triggers under the service: each finished version is run for once, complete; what fails is tried again and given up; what is
+//! asked for is done.
 #![allow(clippy::unwrap_used)]
 
+mod handoff;
 mod support;
 
-use std::collections::BTreeMap;
-
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
-use std::path::PathBuf;
-
-use serde_json::Value;
-use support::{Keepwatch, wait_for};
-
-/// A root `in`, and a service with triggers on it.
-struct House {
-    dir: tempfile::TempDir,
-    keepwatch: Keepwatch,
-}
-
-/// Writes a line for each run into a file outside of every root: key, path, size and SHA-256 of what it saw.
-const NOTE: &str = r#"sum=$(sha256sum < "$1") && printf '%s\0%s\0%s\0\n' "$KEEPWATCH_KEY" "$1" "${sum%% *}" >> "$2""#;
-
-impl House {
-    /// With these triggers; `AT` in the text stands for a directory of the test's own.
-    fn new(triggers: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("in")).unwrap();
-        let at = dir.path().to_str().unwrap();
-        let toml = format!("[roots.in]\npath = \"AT/in\"\n{triggers}\n").replace("AT", at);
-        let keepwatch = Keepwatch::configured(&dir.path().join("state"), &toml);
-        House { dir, keepwatch }
-    }
-
-    /// With a trigger `note` that notes what it sees, and more about it.
-    fn noting(more: &str) -> Self {
-        let house = House::new(&format!(
-            "[[triggers]]\nname = \"note\"\ncommand = [\"/bin/sh\", \"AT/note\", \"{{path}}\", \"AT/noted\"]\n{more}"
-        ));
-        fs::write(house.dir.path().join("note"), NOTE).unwrap();
-        house
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.dir.path().join(path)
-    }
-
-    /// What `note` saw, in order: key, path and sum.
-    fn noted(&self) -> Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> {
-        let text = fs::read(self.at("noted")).unwrap_or_default();
-        let mut fields = text.split(|byte| *byte == 0).map(|field| field.strip_prefix(b"\n").unwrap_or(field).to_vec());
-        let mut noted = Vec::new();
-        while let (Some(key), Some(path), Some(sum)) = (fields.next(), fields.next(), fields.next()) {
-            noted.push((key, path, sum));
-        }
-        noted
-    }
-
-    fn wait_noted(&self, count: usize) {
-        wait_for(&format!("{count} runs"), || self.noted().len() >= count);
-    }
-
-    fn trigger(&self, name: &str) -> Value {
-        let all = self.keepwatch.json_lines(&["trigger", "list", "--json"]);
-        all.into_iter().find(|trigger| trigger["name"] == name).unwrap_or(Value::Null)
-    }
-
-    /// Waits until nothing is to be run, and nothing has to settle any more.
-    fn wait_idle(&self, name: &str, done: u64) {
-        wait_for(&format!("{done} are done"), || self.trigger(name)["done"] == done);
-    }
-
-    fn told(&self, args: &[&str], code: i32) -> String {
-        let output = self.keepwatch.ask(args);
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}\n{}", self.keepwatch.log_text());
-        text
-    }
-
-    /// Each run is recorded as it must be: a success once for each version, nothing after it, never two at a time.
-    fn assert_recorded(&self) -> BTreeMap<(i64, u64), (usize, usize)> {
-        let mut runs: BTreeMap<(i64, u64), (usize, usize)> = BTreeMap::new();
-        for record in self.keepwatch.records().iter().filter(|record| !record["version"].is_null()) {
-            let version = (record["file"].as_i64().unwrap(), record["version"].as_u64().unwrap());
-            let (started, ran) = runs.entry(version).or_default();
-            match record["do"].as_str().unwrap() {
-                "started" => {
-                    assert_eq!(*ran, 0, "a run after its success: {record}");
-                    assert!(record["group"].as_u64().unwrap() > 1 && !record["boot"].as_str().unwrap().is_empty());
-                    *started += 1;
-                }
-                "ran" => {
-                    assert_eq!(*ran, 0, "two successes: {record}");
-                    *ran += 1;
-                }
-                _ => {}
-            }
-        }
-        runs
-    }
-}
-
-fn sha256(content: &[u8]) -> Vec<u8> {
-    use sha2::Digest as _;
-    sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes()
-}
+use handoff::{House, sha256};
+use support::{sized, skipped, wait_for};
 
 #[test]
 fn what_was_there_and_what_comes_is_run_for_once() {
@@ -141,4 +51,325 @@ fn what_was_there_and_what_comes_is_run_for_once() {
     assert!(house.told(&["status"], 0).contains("trigger note"));
     house.keepwatch.stop();
     house.keepwatch.assert_verifies();
+}
+
+#[test]
+fn however_a_file_is_written_each_finished_version_is_seen_once_and_whole() {
+    let mut house = House::noting("concurrency = 8");
+    fs::create_dir(house.at("aside")).unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
+    house.keepwatch.start_and_settle();
+    let has_rsync = Command::new("rsync").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !has_rsync {
+        skipped("however_a_file_is_written_each_finished_version_is_seen_once_and_whole", "there is no rsync");
+    }
+    let (inside, aside) = (house.at("in"), house.at("aside"));
+    let each = sized(40, 12_500);
+    let tool = |words: &[&OsStr]| {
+        let status = Command::new(words[0]).args(&words[1..]).status().unwrap();
+        assert!(status.success(), "{words:?}");
+    };
+    let ways = 7 + usize::from(has_rsync);
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (inside, aside, elsewhere) = (&inside, &aside, elsewhere.path());
+            scope.spawn(move || {
+                for number in (0..each * ways).filter(|number| number % 4 == writer) {
+                    let name = format!("f{number}");
+                    let content = format!("content of {number}\n").repeat(1 + number % 50);
+                    let (place, made) = (inside.join(&name), aside.join(&name));
+                    match number % ways {
+                        0 => fs::write(&place, content).unwrap(),
+                        1 => write_in_bursts(&place, content.as_bytes()),
+                        2 => {
+                            fs::write(inside.join(format!("{name}.tmp")), content).unwrap();
+                            fs::rename(inside.join(format!("{name}.tmp")), &place).unwrap();
+                        }
+                        3 => {
+                            fs::write(&made, content).unwrap();
+                            tool(&["cp".as_ref(), made.as_ref(), place.as_ref()]);
+                        }
+                        4 => {
+                            fs::write(elsewhere.join(&name), content).unwrap();
+                            tool(&["mv".as_ref(), elsewhere.join(&name).as_ref(), place.as_ref()]);
+                        }
+                        5 => {
+                            fs::write(&made, content).unwrap();
+                            fs::hard_link(&made, &place).unwrap();
+                        }
+                        6 => {
+                            fs::write(&made, content).unwrap();
+                            fs::rename(&made, &place).unwrap();
+                        }
+                        _ => {
+                            fs::write(&made, content).unwrap();
+                            tool(&["rsync".as_ref(), "-a".as_ref(), made.as_ref(), place.as_ref()]);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let count = each * ways;
+    house.wait_noted(count);
+    // Appended to later, each is one version more.
+    for number in 0..each {
+        use std::io::Write as _;
+        let mut file = fs::File::options().append(true).open(inside.join(format!("f{number}"))).unwrap();
+        file.write_all(b"more\n").unwrap();
+    }
+    house.wait_noted(count + each);
+    house.wait_idle("note", (count + each) as u64);
+    let mut seen = house.noted();
+    assert_eq!(seen.len(), count + each, "no version was seen twice");
+    for number in 0..count {
+        let content = format!("content of {number}\n").repeat(1 + number % 50);
+        let path = inside.join(format!("f{number}")).into_os_string().into_encoded_bytes();
+        let sums: Vec<Vec<u8>> = seen.iter().filter(|(_, of, _)| *of == path).map(|(_, _, sum)| sum.clone()).collect();
+        let mut expected = vec![sha256(content.as_bytes())];
+        if number < each {
+            expected.push(sha256(format!("{content}more\n").as_bytes()));
+        }
+        assert_eq!(sums, expected, "f{number}");
+    }
+    seen.retain(|(_, path, _)| path.ends_with(b".tmp"));
+    assert!(seen.is_empty(), "{seen:?}");
+    assert!(house.assert_recorded().values().all(|counts| *counts == (1, 1)));
+}
+
+/// Slowly, held open all the while.
+fn write_in_bursts(place: &Path, content: &[u8]) {
+    use std::io::Write as _;
+    let mut file = fs::File::create(place).unwrap();
+    for piece in content.chunks(content.len() / 4 + 1) {
+        file.write_all(piece).unwrap();
+        file.flush().unwrap();
+        // How people write: this is no wait for anything.
+        std::thread::sleep(Duration::from_millis(15));
+    }
+}
+
+#[test]
+fn names_that_try_to_inject_arrive_as_they_are() {
+    let mut house = House::noting("");
+    let names: [&[u8]; 9] =
+        [b"; rm -rf .", b"$(touch pwned)", b"a\nb", b"-rf", b"'", b"\"`id`\"", b"\xff\xfe", b"{path}", b"*"];
+    house.keepwatch.start_and_settle();
+    for name in names {
+        fs::write(house.at("in").join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    house.wait_idle("note", names.len() as u64);
+    let noted = house.noted();
+    for name in names {
+        let path = house.at("in").join(OsStr::from_bytes(name)).into_os_string().into_encoded_bytes();
+        let seen: Vec<_> = noted.iter().filter(|(_, of, _)| *of == path).collect();
+        assert_eq!(seen.len(), 1, "{}: {noted:?}", String::from_utf8_lossy(name));
+        assert_eq!(seen[0].2, sha256(name));
+    }
+    let test = house.told(&["trigger", "test", house.at("in/-rf").to_str().unwrap()], 0);
+    assert!(test.contains("note: done: /bin/sh"), "{test}");
+}
+
+#[test]
+fn what_goes_wrong_is_bounded_tried_again_and_given_up() {
+    let more = "retries = 1\nretry_delay = \"10ms\"\nconcurrency = 1\n";
+    let one = |name: &str, command: &str, more: &str| {
+        format!("[[triggers]]\nname = \"{name}\"\nmatch = [\"{name}*\"]\ncommand = {command}\n{more}")
+    };
+    let mut house = House::new(
+        &[
+            one("hang", r#"["/bin/sleep", "1000"]"#, &format!("{more}timeout = \"200ms\"")),
+            one("fork", r#"["/bin/sh", "-c", "sleep 1001 & sleep 1002"]"#, &format!("{more}timeout = \"200ms\"")),
+            one(
+                "stubborn",
+                r#"["/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]"#,
+                &format!("{more}timeout = \"200ms\""),
+            ),
+            one(
+                "flood",
+                r#"["/bin/sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x; echo the end >&2; exit 3"]"#,
+                more,
+            ),
+            one("signal", r#"["/bin/sh", "-c", "kill -USR1 $$"]"#, more),
+            one("gone", r#"["AT/tool"]"#, more),
+        ]
+        .join("\n"),
+    );
+    let tool = house.at("tool");
+    fs::write(&tool, "#!/bin/sh\nexit 0\n").unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    house.keepwatch.start_and_settle();
+    // It was there when the configuration was read, and is not now.
+    fs::remove_file(&tool).unwrap();
+    let names = ["hang", "fork", "stubborn", "flood", "signal", "gone"];
+    for name in names {
+        fs::write(house.at("in").join(format!("{name}-1")), "x").unwrap();
+    }
+    for name in names {
+        wait_for(&format!("`{name}` gives up"), || house.trigger(name)["dead"] == 1);
+    }
+    let records = house.keepwatch.records();
+    for (name, why) in [
+        ("hang", "longer than"),
+        ("fork", "longer than"),
+        ("stubborn", "longer than"),
+        ("flood", "exit code 3: the end"),
+        ("signal", "signal 10"),
+        ("gone", "cannot be started"),
+    ] {
+        let of =
+            |word: &str| records.iter().filter(|one| one["trigger"] == name && one["do"] == word).collect::<Vec<_>>();
+        assert_eq!((of("started").len(), of("dead").len(), of("ran").len()), (2, 1, 0), "{name}");
+        assert!(of("dead")[0]["why"].as_str().unwrap().contains(why), "{name}: {}", of("dead")[0]);
+    }
+    // Nothing is left running of what was ended.
+    for seconds in ["1000", "1001", "1002"] {
+        assert!(!is_sleeping(seconds), "sleep {seconds} runs still");
+    }
+    let status = house.told(&["status"], 1);
+    assert!(status.contains("given up by trigger `hang`: keepwatch trigger show hang"), "{status}");
+    let shown = house.told(&["trigger", "show", "flood"], 1);
+    assert!(shown.contains("given up after 2 attempts: in/flood-1: exit code 3: the end"), "{shown}");
+    let said = house.told(&["trigger", "show", "flood", house.at("in/flood-1").to_str().unwrap(), "--json"], 0);
+    let said: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!(said["stdout"].as_str().unwrap().len(), 64 * 1024);
+    // A restart runs nothing of it again; a person does, or lets it be.
+    house.keepwatch.stop();
+    assert!(house.told(&["run"], 2).contains("tool`: No such file"));
+    fs::write(&tool, "#!/bin/sh\nexit 0\n").unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let before = house.keepwatch.records().len();
+    house.keepwatch.start_and_settle();
+    wait_for("it follows", || house.trigger("gone")["state"] == "following");
+    assert!(house.keepwatch.records().iter().skip(before).all(|record| record["do"] != "started"));
+    assert!(house.told(&["trigger", "retry", "gone"], 0).contains("1 file tried again"));
+    wait_for("it is done", || house.trigger("gone")["done"] == 1 && house.trigger("gone")["dead"] == 0);
+    let place = house.at("in");
+    assert!(house.told(&["trigger", "skip", "flood", place.to_str().unwrap()], 0).contains("1 file skipped"));
+    wait_for("it is skipped", || house.trigger("flood")["dead"] == 0);
+    assert!(house.told(&["trigger", "retry", "fluod"], 2).contains("did you mean `flood`"));
+}
+
+/// Whether some process is `sleep SECONDS`.
+fn is_sleeping(seconds: &str) -> bool {
+    let expected = [b"sleep\0", seconds.as_bytes(), b"\0"].concat();
+    let commands = fs::read_dir("/proc").unwrap().flatten().map(|entry| fs::read(entry.path().join("cmdline")));
+    commands.flatten().any(|line| line == expected)
+}
+
+#[test]
+fn what_cannot_run_is_refused_by_name_with_a_remedy() {
+    let ok = "command = [\"/bin/true\"]\n";
+    let cases = [
+        (format!("name = \"a\"\nmatch = [\"a[\"]\n{ok}"), "the pattern `a[`"),
+        (
+            "name = \"a\"\ncommand = [\"/bin/true\", \"{file}\"]".to_owned(),
+            "`{file}` is no placeholder: there are {path}",
+        ),
+        ("name = \"a\"\ncommand = [\"/no/such\"]".to_owned(), "the program `/no/such`"),
+        ("name = \"a\"\ncommand = [\"no-such-program\"]".to_owned(), "there is no program `no-such-program`"),
+        ("name = \"a\"\ncommand = [\"/etc/passwd\"]".to_owned(), "chmod +x /etc/passwd"),
+        (format!("name = \"a\"\nuser = \"nobody-here\"\n{ok}"), "there is no user `nobody-here`"),
+        (format!("name = \"a\"\n{ok}[[triggers]]\nname = \"a\"\n{ok}"), "there are two triggers `a`"),
+        (format!("name = \"a\"\nroots = [\"inn\"]\n{ok}"), "did you mean `in`?"),
+        (format!("name = \"a\"\nmach = [\"*\"]\n{ok}"), "did you mean `match` instead of `mach`?"),
+        ("name = \"a\"".to_owned(), "trigger `a` has no command"),
+        (ok.to_owned(), "a trigger has no name"),
+        (format!("name = \"a b\"\n{ok}"), "`a b` is no name for a trigger"),
+        ("name = \"a\"\nbatch = 9\ncommand = [\"/bin/true\", \"{path}\"]".to_owned(), "come on standard input"),
+        (format!("name = \"a\"\nexisting = \"maybe\"\n{ok}"), "use \"run\" or \"skip\""),
+        (format!("name = \"a\"\nconcurrency = 0\n{ok}"), "`concurrency` must be from 1"),
+    ];
+    for (text, expected) in cases {
+        let house = House::new(&format!("[[triggers]]\n{text}"));
+        let told = house.told(&["config", "check"], 2);
+        assert!(told.contains(expected), "{text}\n{told}");
+    }
+}
+
+#[test]
+fn what_a_command_writes_itself_makes_no_loop() {
+    let mut house = House::new(
+        "[[triggers]]\nname = \"grow\"\nmatch = [\"*.in\"]\n\
+         command = [\"/bin/sh\", \"-c\", \"echo grown >> $1; cp $1 $1.copy.in; sleep 0.1\", \"sh\", \"{path}\"]\n\
+         [[triggers]]\nname = \"next\"\nmatch = [\"*.out\"]\ncommand = [\"/bin/true\"]\n\
+         [[triggers]]\nname = \"globs\"\nmatch = [\"*.g\"]\nexclude = [\"*.out.g\"]\nignore_own = false\n\
+         command = [\"/bin/cp\", \"{path}\", \"{path}.out.g\"]\n\
+         [[triggers]]\nname = \"feed\"\nmatch = [\"*.feed\"]\ncommand = [\"/bin/cp\", \"{path}\", \"{path}.out\"]\n",
+    );
+    house.keepwatch.start_and_settle();
+    for name in ["a.in", "b.g", "c.feed"] {
+        fs::write(house.at("in").join(name), "x\n").unwrap();
+    }
+    wait_for("another trigger's output is for the next", || house.trigger("next")["done"] == 1);
+    wait_for("the globs keep it out", || house.trigger("globs")["done"] == 1);
+    // The first run, and what it wrote.
+    wait_for("its own are known", || house.trigger("grow")["done"].as_u64() >= Some(2));
+    house.keepwatch.caught_up();
+    let started = |name: &str| {
+        let records = house.keepwatch.records();
+        records.iter().filter(|one| one["trigger"] == name && one["do"] == "started").count()
+    };
+    assert_eq!((started("grow"), started("globs"), started("next"), started("feed")), (1, 1, 1, 1));
+    assert_eq!(fs::read_to_string(house.at("in/a.in")).unwrap(), "x\ngrown\n");
+}
+
+#[test]
+fn order_batches_existing_files_and_what_the_command_is_told() {
+    let mut house = House::new(
+        "[[triggers]]\nname = \"ordered\"\nmatch = [\"o*\"]\nordered = true\nretries = 3\nretry_delay = \"10ms\"\n\
+         command = [\"/bin/sh\", \"-c\", \"echo $0 >> AT/ordered; test $0 != o5 || test $(grep -c o5 AT/ordered) = 3\", \"{name}\"]\n\
+         [[triggers]]\nname = \"batch\"\nmatch = [\"b*\"]\nbatch = 50\n\
+         command = [\"/bin/sh\", \"-c\", \"tr '\\\\0' '\\\\n' >> AT/batched; echo run >> AT/batches\"]\n\
+         [[triggers]]\nname = \"new\"\nmatch = [\"e*\"]\nexisting = \"skip\"\ncommand = [\"/bin/sh\", \"-c\", \"echo {name} >> AT/new\"]\n\
+         [[triggers]]\nname = \"told\"\nmatch = [\"t*\"]\nhash = true\ndir = \"/usr\"\nenv = [\"MORE=1\"]\nsize_min = 3\non = [\"create\"]\n\
+         command = [\"/bin/sh\", \"-c\", \"(pwd; env) > AT/told-{name}\"]\n",
+    );
+    for name in ["e1", "e2"] {
+        fs::write(house.at("in").join(name), "x").unwrap();
+    }
+    house.keepwatch.start_and_settle();
+    wait_for("it follows", || house.trigger("new")["state"] == "following");
+    for number in 1..=20 {
+        fs::write(house.at("in").join(format!("o{number}")), "x").unwrap();
+    }
+    for number in 0..200 {
+        fs::write(house.at("in").join(format!("b{number}")), "x").unwrap();
+    }
+    fs::write(house.at("in/e2"), "changed").unwrap();
+    fs::write(house.at("in/e3"), "new").unwrap();
+    fs::write(house.at("in/t1"), "too").unwrap();
+    fs::write(house.at("in/t2"), "no").unwrap();
+    house.wait_idle("ordered", 20);
+    house.wait_idle("batch", 200);
+    house.wait_idle("new", 2);
+    house.wait_idle("told", 1);
+    let lines = |name: &str| -> Vec<String> {
+        fs::read_to_string(house.at(name)).unwrap().lines().map(str::to_owned).collect()
+    };
+    let mut expected: Vec<String> = (1..=20).map(|number| format!("o{number}")).collect();
+    expected.splice(4..5, ["o5".to_owned(), "o5".to_owned(), "o5".to_owned()]);
+    assert_eq!(lines("ordered"), expected, "what fails holds up the others");
+    let mut batched = lines("batched");
+    batched.sort();
+    batched.dedup();
+    assert_eq!((batched.len(), lines("batched").len()), (200, 200));
+    assert!(lines("batches").len() < 200, "many files go to one run");
+    let mut new = lines("new");
+    new.sort();
+    assert_eq!(new, ["e2", "e3"]);
+    let told = lines("told-t1");
+    let path = house.at("in/t1");
+    let sum = String::from_utf8(sha256(b"too")).unwrap();
+    assert_eq!(told[0], "/usr");
+    for line in [
+        format!("KEEPWATCH_PATH={}", path.display()),
+        format!("KEEPWATCH_SHA256={sum}"),
+        "KEEPWATCH_ROOT=in".to_owned(),
+        "KEEPWATCH_TRIGGER=told".to_owned(),
+        "MORE=1".to_owned(),
+    ] {
+        assert!(told.contains(&line), "{line}: {told:?}");
+    }
+    assert!(!house.at("told-t2").exists());
 }

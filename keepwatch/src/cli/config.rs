@@ -60,6 +60,7 @@ struct CheckReport<'a> {
 }
 
 fn check(loaded: &Loaded, context: &Context) -> Result<Outcome, CommandError> {
+    crate::config::triggers::check_programs(&loaded.settings.triggers, &loaded.origins)?;
     let findings = findings(loaded);
     super::print(|out| {
         if context.globals.json {

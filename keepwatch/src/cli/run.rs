@@ -10,7 +10,8 @@ use keepwatch_engine::daemon::service::{self, Command, Handle, Mode};
 use keepwatch_engine::watch::lease::block_sigio;
 
 use super::Context;
-use crate::config::{Settings, load};
+use crate::config::triggers::check_programs;
+use crate::config::{Loaded, Settings, load};
 use crate::control::access::{Access, group_id};
 use crate::control::server::Server;
 use crate::engine;
@@ -64,6 +65,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
             })?;
             settings.packs.iter().try_for_each(|pack| {
                 writeln!(out, "would pack `{}` in {}", Safe::text(&pack.name), Safe::path(&pack.base))
+            })?;
+            settings.triggers.iter().try_for_each(|trigger| {
+                let words: Vec<_> = trigger.command.iter().map(|word| word.to_string_lossy()).collect();
+                writeln!(out, "would run for trigger `{}`: {}", trigger.name, Safe::text(&words.join(" ")))
             })
         })?;
         return Ok(Outcome::Fine);
@@ -108,12 +113,13 @@ fn packs(settings: &Settings) -> Result<Packs, CommandError> {
 fn usable_settings(args: &Args, context: &Context) -> Result<Settings, CommandError> {
     let mut overrides = context.globals.overrides(&args.roots);
     overrides.replicas.clone_from(&args.replicas);
-    let settings = load(&context.environment, &overrides)?.settings;
+    let Loaded { settings, origins, .. } = load(&context.environment, &overrides)?;
     if settings.roots.is_empty() {
         return Err(CommandError::usage("there is nothing to watch")
             .hint("name a directory: `keepwatch run --root DIR`, or a [roots.NAME] in the configuration"));
     }
     check_roots(args, &settings)?;
+    check_programs(&settings.triggers, &origins)?;
     service::check(&engine::settings(&settings))?;
     Ok(settings)
 }

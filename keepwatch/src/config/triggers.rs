@@ -10,11 +10,12 @@ use keepwatch_engine::daemon::triggers::{Existing, Meter, Pace, RunAs, TriggerSe
 use keepwatch_engine::model::{RootName, TriggerName};
 use keepwatch_engine::trigger::{Kind, RuleText};
 
-use super::problem::{Origin, Problem, Sourced};
+use super::problem::{Origin, Problem, Sourced, into_error};
 use super::reader::{Table, nearest};
 use super::settings::{Origins, RootSettings, Taker, is_root_name};
 use super::sources::Environment;
 use crate::control::access::group_id;
+use crate::error::CommandError;
 
 const RETRIES: u64 = 5;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -79,6 +80,8 @@ pub struct TriggerSpec {
     pub ignore_own: bool,
     /// Whether the command is told the SHA-256.
     pub hash: bool,
+    /// What is wrong with its program, and what to do: it keeps a trigger from being started, not from being shown.
+    pub missing: Option<(String, String)>,
 }
 
 impl TriggerSpec {
@@ -102,6 +105,7 @@ impl TriggerSpec {
             existing: Existing::default(),
             ignore_own: true,
             hash: false,
+            missing: None,
         }
     }
 
@@ -253,11 +257,15 @@ impl RawTrigger {
             problems.push(Problem { origin: origin.clone(), message, hint });
         };
         let mut words: Vec<OsString> = command.value.iter().map(OsString::from).collect();
-        match find_program(&words[0], environment) {
-            Ok(path) => words[0] = path.into(),
-            Err((message, hint)) => wrong(&command.origin, message, Some(hint)),
-        }
-        let mut spec = TriggerSpec::new(name.value.clone(), words);
+        let found = find_program(&words[0], environment);
+        let missing = match found {
+            Ok(path) => {
+                words[0] = path.into();
+                None
+            }
+            Err(missing) => Some(missing),
+        };
+        let mut spec = TriggerSpec { missing, ..TriggerSpec::new(name.value.clone(), words) };
         spec.run_as.environment = inherited(environment);
         for assignment in self.env.iter().flat_map(|env| &env.value) {
             match assignment.split_once('=') {
@@ -338,6 +346,19 @@ impl RawTrigger {
         spec.hash = take.or(&key("hash"), self.hash, false);
         Some(spec)
     }
+}
+
+/// Whether there is a program for every trigger.
+///
+/// # Errors
+/// A usage error that names those that there are not.
+pub fn check_programs(specs: &[TriggerSpec], origins: &Origins) -> Result<(), CommandError> {
+    let problem = |spec: &TriggerSpec| {
+        let (message, hint) = spec.missing.clone()?;
+        let origin = origins.get(&format!("triggers.{}.command", spec.name)).cloned().unwrap_or(Origin::Default);
+        Some(Problem::new(origin, format!("trigger `{}`: {message}", spec.name)).hint(hint))
+    };
+    into_error(specs.iter().filter_map(problem).collect()).map_or(Ok(()), Err)
 }
 
 /// What needs more than one trigger, or the roots.

@@ -77,9 +77,7 @@ impl Drop for Group {
     }
 }
 
-/// Whether a process belongs to a group.
-#[must_use]
-pub fn is_of_group(pid: u32, group: u32) -> bool {
+fn is_of_group(pid: u32, group: u32) -> bool {
     Process::look(pid).is_some_and(|process| process.group == group)
 }
 

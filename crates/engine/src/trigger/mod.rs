@@ -8,7 +8,7 @@ mod rules;
 mod run;
 mod words;
 
-pub use group::{Group, end_group, is_of_group};
+pub use group::{Group, end_group};
 pub use output::{OUTPUT_BYTES_MAX, Output};
 pub use rules::{Kind, RuleError, RuleText, Rules};
 pub use run::{Finish, Order, run};

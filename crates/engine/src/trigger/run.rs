@@ -58,17 +58,17 @@ pub struct Finish {
 }
 
 /// Runs a command to its end, or to that of its time, or until `stop`. Whatever is not fine ends with its whole process group
-/// killed, leader too. `spawned` is told the number of the command's process.
+/// killed, leader too.
 #[must_use]
-pub fn run(order: Order, stop: &AtomicBool, spawned: &mut dyn FnMut(u32)) -> Finish {
+pub fn run(order: Order, stop: &AtomicBool) -> Finish {
     let begun = Instant::now();
     let group = order.process_group;
     let mut watched = Watched { stdout: Output::default(), stderr: Output::default() };
-    let ended = watched.run(order, stop, spawned);
+    let ended = watched.run(order, stop);
     let (why, is_cut) = match ended {
         Ok(End::Status(status)) if status.success() => (None, false),
         Ok(End::Status(status)) => (Some(told_status(status, &watched)), false),
-        Ok(End::Late(timeout)) => (Some(format!("it took longer than {} s and was ended", timeout.as_secs())), false),
+        Ok(End::Late(timeout)) => (Some(format!("it took longer than {timeout:?} and was ended")), false),
         Ok(End::Stopped) => (Some("it was ended with the service".to_owned()), true),
         Err(error) => (Some(error), false),
     };
@@ -103,7 +103,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn run(&mut self, order: Order, stop: &AtomicBool, spawned: &mut dyn FnMut(u32)) -> Result<End, String> {
+    fn run(&mut self, order: Order, stop: &AtomicBool) -> Result<End, String> {
         let (program, args) = order.words.split_first().ok_or("there is no command")?;
         let mut command = Command::new(program);
         command.args(args).env_clear().envs(order.environment).current_dir(&order.dir);
@@ -119,7 +119,6 @@ impl Watched {
         let shown = || program.to_string_lossy();
         let child = command.spawn().map_err(|error| format!("{} cannot be started: {error}", shown()))?;
         drop(command);
-        spawned(child.id());
         self.watch(child, order.process_group, order.timeout, stop).map_err(|error| error.to_string())
     }
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::error::WatchError;
 use super::feed::Feed;
-use super::process::Processes;
+use super::process::{Groups, Processes};
 use super::reader::{Queue, READ_MAX, Reader};
 use super::sys::fanotify as sys;
 use super::sys::fanotify_record::{Entry, RawEvent};
@@ -45,18 +45,18 @@ pub struct Fanotify {
 }
 
 impl Fanotify {
-    /// Makes a notification group and starts to read it into `feed`. Where the kernel does not grant a queue and marks
+    /// Makes a notification group and starts to read it into `feed`; the process groups of those who did it are noted in `groups`. Where the kernel does not grant a queue and marks
     /// without its limits, those hold: see [`Fanotify::is_unlimited`].
     ///
     /// # Errors
     /// [`WatchError::Privilege`] or [`WatchError::Unsupported`] where another method has to do.
-    pub fn start(feed: Feed) -> Result<Fanotify, WatchError> {
+    pub fn start(feed: Feed, groups: Arc<Groups>) -> Result<Fanotify, WatchError> {
         let (group, unlimited) = init()?;
         let group = Arc::new(group);
         let queue = FanotifyQueue {
             group: Arc::clone(&group),
             buffer: vec![0; READ_MAX],
-            processes: Processes::new(Instant::now()),
+            processes: Processes::new(Instant::now(), groups),
         };
         let reader = Reader::spawn("fanotify", queue, feed)
             .map_err(|source| WatchError::Os { action: "start the fanotify reader", source })?;

@@ -13,7 +13,7 @@ pub mod lease;
 pub mod magic;
 pub mod mounts;
 pub mod probe;
-mod process;
+pub mod process;
 mod reader;
 mod rename;
 pub mod settle;

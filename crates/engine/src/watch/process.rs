@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use keepwatch_journal::By;
@@ -29,6 +29,29 @@ const SEEN: Duration = Duration::from_millis(100);
 /// When a process began, in clock ticks since the machine did: what tells it from a later one with the same number.
 type Birth = u64;
 
+/// Processes whose groups are remembered; beyond that all are forgotten.
+const GROUPS_MAX: usize = 8_192;
+
+/// In which process group those were who were told of lately, by process number: they may be gone by now.
+#[derive(Debug, Default)]
+pub struct Groups(Mutex<HashMap<u32, u32>>);
+
+impl Groups {
+    /// The group of a process that was told of lately.
+    #[must_use]
+    pub fn of(&self, pid: u32) -> Option<u32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).copied()
+    }
+
+    fn note(&self, pid: u32, group: u32) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= GROUPS_MAX {
+            known.clear();
+        }
+        known.insert(pid, group);
+    }
+}
+
 /// Remembers processes by number and birth.
 #[derive(Debug)]
 pub(crate) struct Processes {
@@ -37,6 +60,7 @@ pub(crate) struct Processes {
     now: Instant,
     /// When the kernel's queue was last known to be empty.
     emptied: Instant,
+    groups: Arc<Groups>,
 }
 
 #[derive(Debug)]
@@ -50,8 +74,8 @@ struct Known {
 
 impl Processes {
     /// Knows nobody; the queue is empty.
-    pub(crate) fn new(now: Instant) -> Self {
-        Processes { known: HashMap::new(), now, emptied: now }
+    pub(crate) fn new(now: Instant, groups: Arc<Groups>) -> Self {
+        Processes { known: HashMap::new(), now, emptied: now, groups }
     }
 
     /// A new buffer is about to be read: process numbers may have been given to others since the last.
@@ -85,6 +109,9 @@ impl Processes {
                 return Some(Arc::clone(&known.by));
             }
         }
+        if let Some(process) = &process {
+            self.groups.note(pid, process.group);
+        }
         let by = match process {
             Some(process) if self.is_the_one(process.birth) => process.read(pid),
             Some(_) | None => By { pid, uid: None, exe: None },
@@ -113,14 +140,15 @@ fn age(birth: Birth) -> Duration {
 struct Process {
     dir: OwnedFd,
     birth: Birth,
+    group: u32,
 }
 
 impl Process {
     fn open(pid: u32) -> Option<Process> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let dir = open(format!("/proc/{pid}"), flags, Mode::empty()).ok()?;
-        let birth = processes::Process::parse(&read(&dir, "stat")?)?.born;
-        Some(Process { dir, birth })
+        let processes::Process { group, born: birth } = processes::Process::parse(&read(&dir, "stat")?)?;
+        Some(Process { dir, birth, group })
     }
 
     fn read(&self, pid: u32) -> By {
@@ -154,9 +182,11 @@ mod tests {
     #[test]
     fn this_process_is_known_by_user_and_program() {
         let pid = std::process::id();
-        let mut processes = Processes::new(Instant::now());
+        let mut processes = Processes::new(Instant::now(), Arc::default());
         processes.next_buffer(Instant::now());
         let by = processes.who(pid.cast_signed()).unwrap();
+        let group = rustix::process::getpgrp().as_raw_nonzero().get().cast_unsigned();
+        assert_eq!((processes.groups.of(pid), processes.groups.of(0)), (Some(group), None));
         assert_eq!(by.pid, pid);
         assert_eq!(by.uid, Some(rustix::process::getuid().as_raw()));
         assert_eq!(by.exe.as_deref(), Some(std::env::current_exe().unwrap().as_os_str().as_bytes()));
@@ -166,7 +196,7 @@ mod tests {
     fn what_was_read_is_trusted_for_a_moment_only() {
         let pid = std::process::id();
         let start = Instant::now();
-        let mut processes = Processes::new(start);
+        let mut processes = Processes::new(start, Arc::default());
         let who = |processes: &mut Processes, at: Instant| {
             processes.queue_was_empty(at);
             processes.next_buffer(at);
@@ -186,7 +216,7 @@ mod tests {
         let mut child = Command::new("true").spawn().unwrap();
         let pid = child.id();
         child.wait().unwrap();
-        let mut processes = Processes::new(Instant::now());
+        let mut processes = Processes::new(Instant::now(), Arc::default());
         processes.next_buffer(Instant::now());
         assert_eq!(processes.who(pid.cast_signed()), Some(Arc::new(By { pid, uid: None, exe: None })));
         assert_eq!(processes.who(0), None);
@@ -197,7 +227,7 @@ mod tests {
     fn a_process_younger_than_what_waited_long_may_be_another() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let now = Instant::now();
-        let mut processes = Processes::new(now);
+        let mut processes = Processes::new(now, Arc::default());
         let mut knows = |pid: u32, waited: Duration| {
             processes.known.clear();
             processes.queue_was_empty(now.checked_sub(waited).unwrap());

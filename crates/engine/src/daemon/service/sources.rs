@@ -11,6 +11,7 @@ use super::root::with_source;
 use crate::watch::fanotify::Fanotify;
 use crate::watch::feed::{Batch, FeedReceiver, feed};
 use crate::watch::inotify::Inotify;
+use crate::watch::process::Groups;
 use crate::watch::{Loss, Notice};
 
 /// The sources.
@@ -20,6 +21,7 @@ pub(super) struct Sources {
     inotify: Option<(Arc<Inotify>, FeedReceiver)>,
     backlog_max: usize,
     own: Vec<PathBuf>,
+    groups: Arc<Groups>,
     /// The last mark that was asked of fanotify. Those of inotify are odd.
     marks: u64,
 }
@@ -30,11 +32,16 @@ impl Sources {
         Sources { backlog_max, own, ..Sources::default() }
     }
 
+    /// In which process groups those are who are told of.
+    pub(super) fn groups(&self) -> Arc<Groups> {
+        Arc::clone(&self.groups)
+    }
+
     /// Marks the file system that `dir` lies on, and `dir` itself.
     pub(super) fn mark(&mut self, dir: BorrowedFd<'_>) -> Result<(), String> {
         if self.fanotify.is_none() {
             let (sender, receiver) = feed(self.backlog_max);
-            let fanotify = Fanotify::start(sender).map_err(|error| with_source(&error))?;
+            let fanotify = Fanotify::start(sender, Arc::clone(&self.groups)).map_err(|error| with_source(&error))?;
             self.fanotify = Some((fanotify, receiver));
             self.ignore_own();
         }

@@ -59,6 +59,7 @@ impl Service {
                 progress: Arc::clone(&self.progress),
                 commands: self.replicas.commands(),
                 asked,
+                groups: self.sources.groups(),
                 stop: Arc::clone(&self.triggers.stop),
             };
             let words: Vec<_> = settings.command.iter().map(|word| word.to_string_lossy()).collect();

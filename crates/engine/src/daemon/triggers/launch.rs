@@ -44,7 +44,6 @@ pub(super) struct Running {
 #[derive(Debug)]
 pub(super) struct Done {
     run: u64,
-    pid: Option<u32>,
     finish: Finish,
 }
 
@@ -203,24 +202,22 @@ impl Worker {
         let told = items.clone();
         self.running.insert(number, Running { items, group });
         let spawned = std::thread::Builder::new().name("trigger-run".to_owned()).spawn(move || {
-            let mut pid = None;
             let finish = match order(&settings, &understood, &told, process_group) {
-                Ok(order) => run(order, &stop, &mut |number| pid = Some(number)),
+                Ok(order) => run(order, &stop),
                 Err(why) => failed(why),
             };
-            let _ = done.send(Done { run: number, pid, finish });
+            let _ = done.send(Done { run: number, finish });
         });
         if let Err(error) = spawned {
             let finish = failed(format!("no thread can be started: {error}"));
-            let _ = self.finished.0.send(Done { run: number, pid: None, finish });
+            let _ = self.finished.0.send(Done { run: number, finish });
         }
     }
 
     /// A command has ended: what becomes of its files.
     pub(super) fn ended(&mut self, done: Done) -> Result<(), Trouble> {
-        let Done { run, pid, finish } = done;
+        let Done { run, finish } = done;
         let Some(running) = self.running.remove(&run) else { return Ok(()) };
-        pid.into_iter().for_each(|pid| self.own.add_pid(pid));
         let Running { items, group } = running;
         match &finish.why {
             // What is left of a group whose command failed is ended with it.

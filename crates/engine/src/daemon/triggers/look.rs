@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::queue::Waiting;
 use super::{Trouble, Worker, now};
 use crate::inventory::{DirId, FileId, Known, Named, RunState};
-use crate::model::{Body, By, FileType, Record, RelPath, RootName, Run, RunStep, Seq};
-use crate::trigger::{Kind, is_of_group, key};
+use crate::model::{Body, FileType, Record, RelPath, RootName, Run, RunStep, Seq};
+use crate::trigger::{Kind, key};
 
 /// Files that are looked at together.
 const PAGE: usize = 2_048;
-/// Own processes and groups that are remembered.
+/// Own process groups that are remembered.
 const OWN_MAX: usize = 4_096;
 /// Versions by own commands that are remembered until they are settled.
 const WRITTEN_MAX: usize = 100_000;
@@ -20,33 +20,20 @@ const WRITTEN_MAX: usize = 100_000;
 #[derive(Debug, Default)]
 pub(super) struct Own {
     groups: VecDeque<u32>,
-    pids: VecDeque<u32>,
     /// Records of what they wrote.
     written: BTreeSet<Seq>,
 }
 
 impl Own {
     pub(super) fn add_group(&mut self, group: u32) {
-        remember(&mut self.groups, group);
+        if self.groups.contains(&group) {
+            return;
+        }
+        if self.groups.len() >= OWN_MAX {
+            self.groups.pop_front();
+        }
+        self.groups.push_back(group);
     }
-
-    pub(super) fn add_pid(&mut self, pid: u32) {
-        remember(&mut self.pids, pid);
-    }
-
-    fn did(&self, by: &By) -> bool {
-        self.pids.contains(&by.pid) || self.groups.iter().any(|group| is_of_group(by.pid, *group))
-    }
-}
-
-fn remember(known: &mut VecDeque<u32>, number: u32) {
-    if known.contains(&number) {
-        return;
-    }
-    if known.len() >= OWN_MAX {
-        known.pop_front();
-    }
-    known.push_back(number);
 }
 
 /// Where to look.
@@ -74,7 +61,7 @@ impl Worker {
                 Body::Change(change) => {
                     if self.settings.ignore_own
                         && let Some(by) = &change.by
-                        && self.own.did(by)
+                        && self.around.groups.of(by.pid).is_some_and(|group| self.own.groups.contains(&group))
                     {
                         self.own.written.insert(record.seq);
                         if self.own.written.len() > WRITTEN_MAX {

@@ -28,6 +28,7 @@ use crate::inventory::{InventoryError, RunState, View};
 use crate::model::{Body, Cursor, GapReason, JournalId, Record, RootName, Seq, Timestamp, Trigger};
 use crate::processes;
 use crate::trigger::{Group, end_group};
+use crate::watch::process::Groups;
 
 pub use meter::{Meter, Reading};
 pub use queue::{Said, queue_of, said};
@@ -63,6 +64,8 @@ pub(super) struct Surroundings {
     pub(super) commands: Sender<Command>,
     /// What it is asked.
     pub(super) asked: Receiver<Asked>,
+    /// In which process groups those are who changed something.
+    pub(super) groups: Arc<Groups>,
     pub(super) stop: Arc<AtomicBool>,
 }
 
@@ -104,7 +107,7 @@ pub(super) struct Worker {
     next_run: u64,
     /// Process groups without a command.
     idle: Vec<Group>,
-    /// Numbers of processes and groups in which its commands ran lately.
+    /// The process groups in which its commands ran lately.
     own: look::Own,
     finished: (Sender<Done>, Receiver<Done>),
     /// Acts that are to be journaled.

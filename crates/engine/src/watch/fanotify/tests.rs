@@ -30,7 +30,7 @@ impl Marked {
         let mount = mount?;
         prepare(&mount.at);
         let (feed, receiver) = feed(100_000);
-        let source = Fanotify::start(feed).map_err(|error| error.to_string())?;
+        let source = Fanotify::start(feed, std::sync::Arc::default()).map_err(|error| error.to_string())?;
         source.mark_filesystem(open_dir(&mount.at).as_fd()).map_err(|error| error.to_string())?;
         Ok(Marked { source, heard: Heard::new(receiver), mount })
     }
@@ -259,7 +259,7 @@ fn without_privilege_less_is_granted_and_marks_are_refused() {
     let opened = open_dir(dir.path());
     without(CapabilitySet::SYS_ADMIN, || {
         let (feed, _receiver) = feed(1);
-        let source = Fanotify::start(feed).unwrap();
+        let source = Fanotify::start(feed, std::sync::Arc::default()).unwrap();
         assert!(!source.is_unlimited());
         let refused = source.mark_filesystem(opened.as_fd()).unwrap_err();
         assert!(matches!(refused, WatchError::Privilege { .. }), "{refused:?}");
