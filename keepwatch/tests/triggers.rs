@@ -373,3 +373,79 @@ fn order_batches_existing_files_and_what_the_command_is_told() {
     }
     assert!(!house.at("told-t2").exists());
 }
+
+/// A command without a configuration, in an environment of its own.
+fn plain(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(support::program());
+    command.args(args).env_clear().env("HOME", home).env("LC_ALL", "C.UTF-8").current_dir(home);
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("XDG_CONFIG_HOME", home.join("config"));
+    command.env("XDG_STATE_HOME", home.join("state")).stdin(std::process::Stdio::null());
+    command
+}
+
+#[test]
+fn on_runs_a_command_without_a_configuration_and_remembers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, state) = (dir.path(), dir.path().join("on"));
+    fs::create_dir(home.join("box")).unwrap();
+    fs::write(home.join("box/a.csv"), "1").unwrap();
+    fs::write(home.join("box/a.txt"), "1").unwrap();
+    let args = ["on", "box", "--match", "*.csv", "--state-dir", state.to_str().unwrap(), "--", "sh", "-c"];
+    let script = "cat \"$1\" >> seen; echo \"$HELLO\" >> seen";
+    let start = || {
+        let mut command = plain(home, &args);
+        command.args([script, "sh", "{path}"]).env("HELLO", "from outside");
+        command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let seen = || fs::read_to_string(home.join("seen")).unwrap_or_default();
+    let end = |child: std::process::Child| {
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let child = start();
+    wait_for("what was there is run for", || seen() == "1from outside\n");
+    fs::write(home.join("box/b.csv"), "2").unwrap();
+    wait_for("what comes is run for", || seen() == "1from outside\n2from outside\n");
+    assert!(end(child).contains("2 files done, 0 runs failed"));
+    fs::write(home.join("box/c.csv"), "3").unwrap();
+    let child = start();
+    wait_for("what came meanwhile is run for", || seen().contains('3'));
+    end(child);
+    assert_eq!(seen(), "1from outside\n2from outside\n3from outside\n");
+    for (args, expected) in [
+        (&["on", "no", "--", "true"][..], "cannot be watched"),
+        (&["on", "box", "--", "no-such-program"], "there is no program `no-such-program`"),
+        (&["on", "box", "--match", "a[", "--", "true"], "the pattern `a[`"),
+        (&["on", "box", "--", "true", "{file}"], "`{file}` is no placeholder"),
+    ] {
+        let output = plain(home, args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && text.contains(expected), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn wait_prints_the_first_finished_file_or_ends_with_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path();
+    fs::create_dir(home.join("box")).unwrap();
+    let output = plain(home, &["wait", "box", "--match", "*.csv", "--timeout", "1s"]).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0));
+    let child = plain(home, &["wait", "box", "--match", "*.csv", "--timeout", "100s"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    fs::write(home.join("box/a.txt"), "1").unwrap();
+    // Held open for writing it is not finished, whoever closes it elsewhere.
+    let held = fs::File::create(home.join("box/a.csv")).unwrap();
+    let output = plain(home, &["wait", "box", "--match", "a.csv", "--timeout", "1s"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    drop(held);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(output.stdout, [home.join("box/a.csv").as_os_str().as_bytes(), b"\n"].concat());
+    let output = plain(home, &["wait", "box", "--timeout", "100s", "-0"]).output().unwrap();
+    assert!(output.status.success() && output.stdout.ends_with(b"\0"), "what is finished already counts");
+}

@@ -10,6 +10,7 @@ pub mod log;
 pub mod ls;
 pub mod man;
 pub mod mirror;
+pub mod on;
 pub mod pack;
 pub mod place;
 pub mod receive;
@@ -18,9 +19,11 @@ pub mod replay;
 pub mod replica;
 pub mod root;
 pub mod run;
+mod scratch;
 pub mod status;
 mod table;
 pub mod trigger;
+pub mod wait;
 pub mod watch;
 
 use std::io::{self, BufWriter, Write};
@@ -66,6 +69,10 @@ pub enum Command {
     Watch(watch::Args),
     /// Copy directories to a target, then keep the copy true
     Mirror(Box<mirror::Args>),
+    /// Run a command for every finished file of a directory
+    On(Box<on::Args>),
+    /// Wait for a finished file, and print it
+    Wait(wait::Args),
     /// Say how the service is, and what needs a person
     Status(status::Args),
     /// Print a file's history, across renames
@@ -111,6 +118,8 @@ impl Command {
             Command::Run(args) => run::run(args, context),
             Command::Watch(args) => watch::run(args, context),
             Command::Mirror(args) => mirror::run(args, context),
+            Command::On(args) => on::run(args, context),
+            Command::Wait(args) => wait::run(args, context),
             Command::Status(args) => status::run(args, context),
             Command::Log(args) => log::run(args, context),
             Command::Ls(args) => ls::run(args, context),

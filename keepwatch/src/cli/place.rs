@@ -40,6 +40,23 @@ pub fn find(path: &Path, current_dir: &Path, view: &View) -> Result<Place, Comma
     })
 }
 
+/// A directory of the command line that is there, made absolute.
+///
+/// # Errors
+/// If it is not there, or no directory.
+pub fn directory(dir: &Path, context: &super::Context) -> Result<PathBuf, CommandError> {
+    let dir = context.environment.current_dir.join(dir);
+    let shown = Safe::path(&dir);
+    match std::fs::metadata(&dir) {
+        Ok(meta) if meta.is_dir() => Ok(clean(&dir)),
+        Ok(_) => {
+            Err(CommandError::usage(format!("{shown} is not a directory")).hint("name the directory that holds it"))
+        }
+        Err(error) => Err(CommandError::usage(format!("{shown} cannot be watched: {error}"))
+            .hint("name a directory that is there; is its disk mounted?")),
+    }
+}
+
 /// Without `.` and `..`, by the words alone: symbolic links are not followed, for the path may be of the past.
 pub(super) fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();

@@ -10,6 +10,7 @@ use keepwatch_engine::watch::lease::block_sigio;
 use keepwatch_journal::{Body, GapReason, Reader, RealDisk, Record, Seq};
 
 use super::Context;
+use super::scratch::Scratch;
 use crate::config::{WatchMethod, load_files};
 use crate::engine;
 use crate::error::{CommandError, Outcome};
@@ -55,7 +56,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     block_sigio().map_err(|error| CommandError::failed(format!("cannot block SIGIO: {error}")))?;
     let failed = |error: std::io::Error| CommandError::failed(format!("cannot make a temporary directory: {error}"));
     let scratch = Scratch::new().map_err(failed)?;
-    settings.state_dir.clone_from(&scratch.0);
+    scratch.path().clone_into(&mut settings.state_dir);
     settings.journal.roll_bytes = ROLL_BYTES;
     let handle = service::start(engine::settings(&settings), Mode::Look, None)?;
     let tail = handle.tail();
@@ -73,7 +74,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         flag.store(true, Ordering::Release);
         let _ = commands.send(Command::Stop);
     });
-    let printed = follow(&scratch.0.join("journal"), &tail, context.globals.json);
+    let printed = follow(&scratch.path().join("journal"), &tail, context.globals.json);
     // A closed pipe ends the service too.
     let _ = handle.commands().send(Command::Stop);
     let ended = handle.join();
@@ -127,25 +128,4 @@ fn is_news(record: &Record) -> bool {
         | Body::Failed(_)
         | Body::Other(_) => false,
     }
-}
-
-/// A directory of our own that goes with us.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("keepwatch-{}-{}", std::process::id(), uuid()));
-        std::fs::create_dir(&path)?;
-        Ok(Scratch(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn uuid() -> String {
-    keepwatch_journal::JournalId::random().to_string()
 }
