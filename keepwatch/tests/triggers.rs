@@ -449,3 +449,53 @@ fn wait_prints_the_first_finished_file_or_ends_with_3() {
     let output = plain(home, &["wait", "box", "--timeout", "100s", "-0"]).output().unwrap();
     assert!(output.status.success() && output.stdout.ends_with(b"\0"), "what is finished already counts");
 }
+
+#[test]
+fn a_file_is_handed_over_after_its_copy_and_moved_or_deleted_after_its_run() {
+    let mut house = House::new(
+        "[replicas.vault]\nurl = \"AT/vault\"\n\
+         [[triggers]]\nname = \"tell\"\nmatch = [\"*.doc\"]\nafter = \"copied:vault\"\n\
+         command = [\"/bin/sh\", \"-c\", \"find AT/vault -name $0 -size +0 | grep -c . >> AT/told\", \"{name}\"]\n\
+         [[triggers]]\nname = \"file\"\nmatch = [\"*.csv\"]\nthen = \"move:done\"\nretries = 0\n\
+         command = [\"/bin/sh\", \"-c\", \"test $(cat $0) != bad\", \"{path}\"]\n\
+         [[triggers]]\nname = \"burn\"\nmatch = [\"*.job\"]\nthen = \"delete\"\nignore_own = false\n\
+         command = [\"/bin/sh\", \"-c\", \"cat $0 >> AT/burnt; test $(cat $0) != new && mv -f AT/next $0; true\", \"{path}\"]\n",
+    );
+    fs::create_dir(house.at("vault")).unwrap();
+    fs::create_dir(house.at("in/done")).unwrap();
+    house.keepwatch.start_and_settle();
+    fs::write(house.at("in/a.doc"), "x").unwrap();
+    for content in ["1", "2"] {
+        fs::write(house.at("in/a.csv"), content).unwrap();
+        wait_for("it is moved", || !house.at("in/a.csv").exists());
+    }
+    fs::write(house.at("in/bad.csv"), "bad").unwrap();
+    wait_for("what fails stays", || house.trigger("file")["dead"] == 1);
+    assert!(house.at("in/bad.csv").exists());
+    let read = |path: &str| fs::read_to_string(house.at(path)).unwrap_or_default();
+    assert_eq!((read("in/done/a.csv"), read("in/done/a.csv~2")), ("1".to_owned(), "2".to_owned()));
+    // What takes the name while its command runs is another file: it is run for, and only then deleted.
+    fs::write(house.at("next"), "new").unwrap();
+    fs::write(house.at("in/a.job"), "old").unwrap();
+    wait_for("both are deleted", || read("burnt") == "oldnew" && !house.at("in/a.job").exists());
+    wait_for("it is told of when it is there", || read("told") == "1\n");
+    house.wait_idle("file", 2);
+    // A start finds nothing to do.
+    house.keepwatch.stop();
+    let before = house.keepwatch.records().len();
+    house.keepwatch.start_and_settle();
+    wait_for("it follows", || house.trigger("burn")["state"] == "following");
+    assert!(house.keepwatch.records().iter().skip(before).all(|record| record["do"] != "started"));
+    for (line, expected) in [
+        ("after = \"copied:valt\"", "did you mean `copied:vault`?"),
+        ("after = \"vault\"", "use \"copied:REPLICA\""),
+        ("then = \"burn\"", "use \"move:DIR\" or \"delete\""),
+        ("then = \"move:no-such\"", "make it: mkdir -p"),
+        ("then = \"move:/dev/shm\"", "not on the file system of root `in`"),
+    ] {
+        let text =
+            format!("[replicas.vault]\nurl = \"AT/vault\"\n[[triggers]]\nname = \"a\"\ncommand = [\"true\"]\n{line}");
+        let told = House::new(&text).told(&["config", "check"], 2);
+        assert!(told.contains(expected), "{line}: {told}");
+    }
+}

@@ -352,7 +352,7 @@ fn check(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
     }
     overlap::check(&settings.roots, origins, problems);
     replicas::check(&settings.replicas, &settings.roots, origins, problems);
-    triggers::check(&settings.triggers, &settings.roots, origins, problems);
+    triggers::check(&settings.triggers, &settings.roots, &settings.replicas, origins, problems);
 }
 
 /// Compiles patterns in `.gitignore` syntax.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use keepwatch_engine::daemon::triggers::Then;
 use serde::Serialize;
 
 use super::Loaded;
@@ -201,6 +202,12 @@ impl Lister<'_> {
         self.add(&section, "ordered", pace.ordered);
         pace.batch.into_iter().for_each(|batch| self.add(&section, "batch", integer(batch as u64)));
         self.add(&section, "existing", trigger.existing.as_str());
+        trigger.after.iter().for_each(|name| self.add(&section, "after", format!("copied:{name}")));
+        match &trigger.then {
+            Some(Then::Move(dir)) => self.add(&section, "then", format!("move:{}", dir.display())),
+            Some(Then::Delete) => self.add(&section, "then", "delete"),
+            None => {}
+        }
         self.add(&section, "ignore_own", trigger.ignore_own);
         self.add(&section, "hash", trigger.hash);
     }

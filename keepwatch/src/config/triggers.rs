@@ -1,17 +1,18 @@
 //! `[[triggers]]`: commands that are run for finished files, and by what rules.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepwatch_engine::daemon::triggers::{Existing, Meter, Pace, RunAs, TriggerSettings};
-use keepwatch_engine::model::{RootName, TriggerName};
+use keepwatch_engine::daemon::triggers::{Existing, Meter, Pace, RunAs, Then, TriggerSettings};
+use keepwatch_engine::model::{ReplicaName, RootName, TriggerName};
 use keepwatch_engine::trigger::{Kind, RuleText};
 
 use super::problem::{Origin, Problem, Sourced, into_error};
 use super::reader::{Table, nearest};
+use super::replicas::ReplicaSpec;
 use super::settings::{Origins, RootSettings, Taker, is_root_name};
 use super::sources::Environment;
 use crate::control::access::group_id;
@@ -55,6 +56,8 @@ pub struct RawTrigger {
     ordered: Option<Sourced<bool>>,
     batch: Option<Sourced<u64>>,
     existing: Option<Sourced<Existing>>,
+    after: Option<Sourced<String>>,
+    then: Option<Sourced<Then>>,
     ignore_own: Option<Sourced<bool>>,
     hash: Option<Sourced<bool>>,
 }
@@ -76,6 +79,10 @@ pub struct TriggerSpec {
     pub pace: Pace,
     /// What was there before.
     pub existing: Existing,
+    /// The replica that is to hold the version first.
+    pub after: Option<String>,
+    /// What becomes of the file afterwards.
+    pub then: Option<Then>,
     /// Whether what its own commands write is left alone.
     pub ignore_own: bool,
     /// Whether the command is told the SHA-256.
@@ -103,6 +110,8 @@ impl TriggerSpec {
                 batch: None,
             },
             existing: Existing::default(),
+            after: None,
+            then: None,
             ignore_own: true,
             hash: false,
             missing: None,
@@ -125,6 +134,8 @@ impl TriggerSpec {
             run_as: self.run_as.clone(),
             pace: self.pace.clone(),
             existing: self.existing,
+            after: self.after.as_deref().map(ReplicaName::new),
+            then: self.then.clone(),
             ignore_own: self.ignore_own,
             hash: self.hash,
             // This very program, even where its file was replaced since.
@@ -193,6 +204,21 @@ fn user_in(file: &str, user: &str) -> Option<(u32, Option<u32>)> {
     })
 }
 
+/// `copied:NAME`.
+fn parse_after(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("copied:").filter(|name| !name.is_empty());
+    name.map(str::to_owned).ok_or_else(|| format!("`{text}` is not known: use \"copied:REPLICA\""))
+}
+
+/// `move:DIR` or `delete`.
+fn parse_then(text: &str) -> Result<Then, String> {
+    match (text, text.strip_prefix("move:").filter(|dir| !dir.is_empty())) {
+        ("delete", _) => Ok(Then::Delete),
+        (_, Some(dir)) => Ok(Then::Move(PathBuf::from(dir))),
+        _ => Err(format!("`{text}` is not known: use \"move:DIR\" or \"delete\"")),
+    }
+}
+
 impl RawTrigger {
     /// Reads its table.
     pub fn read(origin: Origin, mut table: Table<'_>, problems: &mut Vec<Problem>) -> Self {
@@ -222,6 +248,8 @@ impl RawTrigger {
             ordered: table.boolean("ordered", problems),
             batch: table.count("batch", problems),
             existing: table.parsed("existing", problems, existing),
+            after: table.parsed("after", problems, parse_after),
+            then: table.parsed("then", problems, parse_then),
             ignore_own: table.boolean("ignore_own", problems),
             hash: table.boolean("hash", problems),
         };
@@ -342,6 +370,8 @@ impl RawTrigger {
         spec.pace.concurrency = size(take.or(&key("concurrency"), self.concurrency, concurrency));
         spec.pace.batch = take.or(&key("batch"), self.batch.map(|batch| batch.map(Some)), None).map(size);
         spec.existing = take.or(&key("existing"), self.existing, spec.existing);
+        spec.after = take.or(&key("after"), self.after.map(|name| name.map(Some)), None);
+        spec.then = take.or(&key("then"), self.then.map(|then| then.map(Some)), None);
         spec.ignore_own = take.or(&key("ignore_own"), self.ignore_own, spec.ignore_own);
         spec.hash = take.or(&key("hash"), self.hash, false);
         Some(spec)
@@ -362,7 +392,13 @@ pub fn check_programs(specs: &[TriggerSpec], origins: &Origins) -> Result<(), Co
 }
 
 /// What needs more than one trigger, or the roots.
-pub fn check(specs: &[TriggerSpec], roots: &[RootSettings], origins: &Origins, problems: &mut Vec<Problem>) {
+pub fn check(
+    specs: &[TriggerSpec],
+    roots: &[RootSettings],
+    replicas: &[ReplicaSpec],
+    origins: &Origins,
+    problems: &mut Vec<Problem>,
+) {
     for spec in specs {
         let name = &spec.name;
         let mut wrong = |key: &str, message: String, hint: Option<String>| {
@@ -374,6 +410,31 @@ pub fn check(specs: &[TriggerSpec], roots: &[RootSettings], origins: &Origins, p
                 let hint = nearest(root, roots.iter().map(|root| root.name.as_str()));
                 let hint = hint.map(|known| format!("did you mean `{known}`?"));
                 wrong("roots", format!("there is no root `{root}`"), hint);
+            }
+        }
+        if let Some(after) = &spec.after
+            && replicas.iter().all(|replica| replica.name != *after)
+        {
+            let hint = nearest(after, replicas.iter().map(|replica| replica.name.as_str()));
+            let hint = hint.map(|known| format!("did you mean `copied:{known}`?"));
+            wrong("after", format!("there is no replica `{after}`"), hint);
+        }
+        if let Some(Then::Move(dir)) = &spec.then {
+            for root in roots.iter().filter(|root| spec.roots.is_empty() || spec.roots.contains(&root.name)) {
+                let to = root.path.join(dir);
+                let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev());
+                match (device(&root.path), device(&to)) {
+                    (_, Err(error)) => {
+                        let hint = format!("make it: mkdir -p {}", to.display());
+                        wrong("then", format!("{}: {error}", to.display()), Some(hint));
+                    }
+                    (Ok(from), Ok(into)) if from != into => {
+                        let message = format!("{} is not on the file system of root `{}`", to.display(), root.name);
+                        let hint = "name a directory on the same one: a file is moved there in one step".to_owned();
+                        wrong("then", message, Some(hint));
+                    }
+                    _ => {}
+                }
             }
         }
         if let Err(error) = spec.for_engine(roots).check() {

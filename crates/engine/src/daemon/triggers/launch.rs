@@ -1,9 +1,11 @@
 //! From the queue to a command, and from its end to what is journaled of it.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -12,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::queue::{Said, Waiting};
 use super::{Trouble, Worker, now};
 use crate::beneath::open_path;
-use crate::model::{Body, FileType, RelPath, RunProcess, RunStep, Seq};
+use crate::model::{Body, Facts, FileType, RelPath, RunProcess, RunStep, Seq};
 use crate::trigger::{Finish, Group, Order, Output, Subject, run};
 
 /// A file that is not what the inventory says of it is looked at again after this time: a record is on its way.
@@ -31,6 +33,12 @@ pub(super) struct Item {
     pub(super) mtime_ns: i64,
     pub(super) inode: u64,
     pub(super) sha256: Option<[u8; 32]>,
+}
+
+impl Item {
+    pub(super) fn new(waiting: Waiting, key: String, facts: &Facts, sha256: Option<[u8; 32]>) -> Item {
+        Item { waiting, key, size: facts.size, mtime_ns: facts.mtime_ns, inode: facts.inode, sha256 }
+    }
 }
 
 /// A command that runs.
@@ -57,21 +65,18 @@ enum Sight {
 
 impl Worker {
     pub(super) fn is_running(&self, file: i64, version: Seq) -> bool {
-        let mut items = self.running.values().flat_map(|running| &running.items);
-        items.any(|item| item.waiting.file == file && item.waiting.version == version)
+        self.busy.files.get(&file) == Some(&version)
     }
 
     /// Starts commands for what is due, as many as there is room for; whether any.
     pub(super) fn launch(&mut self) -> Result<bool, Trouble> {
         let mut starting: Vec<(Vec<Item>, Group)> = Vec::new();
         let room = self.settings.pace.concurrency.saturating_sub(self.running.len());
-        let mut taken = Vec::new();
         while starting.len() < room {
-            let items = self.take(&taken)?;
+            let items = self.take()?;
             if items.is_empty() {
                 break;
             }
-            taken.extend(items.iter().map(|item| (item.waiting.file, item.waiting.root, item.waiting.path.clone())));
             let group = self.group()?;
             for item in &items {
                 let started = self.started(item, &group);
@@ -92,24 +97,25 @@ impl Worker {
     }
 
     /// Takes from the queue what the next command is to be run for. What is taken is out of the queue.
-    fn take(&mut self, taken: &[(i64, usize, RelPath)]) -> Result<Vec<Item>, Trouble> {
+    fn take(&mut self) -> Result<Vec<Item>, Trouble> {
         let max = self.settings.pace.batch.unwrap_or(1);
-        if self.settings.pace.ordered && !(self.running.is_empty() && taken.is_empty()) {
+        if self.settings.pace.ordered && !self.busy.files.is_empty() {
             return Ok(Vec::new());
         }
         let now_ms = self.now_ms();
-        let busy = self.running.values().map(|running| running.items.len()).sum::<usize>() + taken.len();
+        // A file or path for which a command runs may stand in the way of no more than its next version.
         let page = match self.settings.pace.ordered {
             true => self.queue.first(Seq::ZERO, max)?,
-            false => self.queue.due(now_ms, max.saturating_add(busy.saturating_mul(2)))?,
+            false => self.queue.due(now_ms, max.saturating_add(self.busy.files.len().saturating_mul(2)))?,
         };
         let mut items: Vec<Item> = Vec::new();
+        let mut tops = Tops::default();
         for waiting in page {
             let is_due = waiting.due_ms <= now_ms;
             if self.settings.pace.ordered && !is_due {
                 break;
             }
-            if self.is_busy(&waiting, taken, &items) {
+            if self.busy.holds(&waiting) {
                 continue;
             }
             // A file of a batch that failed is tried again alone.
@@ -117,7 +123,8 @@ impl Worker {
                 break;
             }
             let alone = waiting.attempts > 0;
-            if let Some(item) = self.item(waiting)? {
+            if let Some(item) = self.item(waiting, &mut tops)? {
+                self.busy.add(&item.waiting);
                 items.push(item);
             }
             if items.len() >= max || (alone && !items.is_empty()) {
@@ -127,34 +134,17 @@ impl Worker {
         Ok(items)
     }
 
-    /// Whether a command runs for the same file or path: one after the other.
-    fn is_busy(&self, waiting: &Waiting, taken: &[(i64, usize, RelPath)], items: &[Item]) -> bool {
-        let is_same = |file: i64, root: usize, path: &RelPath| {
-            file == waiting.file || (root == waiting.root && *path == waiting.path)
-        };
-        let of_item = |item: &Item| is_same(item.waiting.file, item.waiting.root, &item.waiting.path);
-        taken.iter().any(|(file, root, path)| is_same(*file, *root, path))
-            || items.iter().any(of_item)
-            || self.running.values().flat_map(|running| &running.items).any(of_item)
-    }
-
     /// What waits, as it is now. `None`: it is not to be run for now, or not at all.
-    fn item(&mut self, waiting: Waiting) -> Result<Option<Item>, Trouble> {
+    fn item(&mut self, waiting: Waiting, tops: &mut Tops) -> Result<Option<Item>, Trouble> {
         self.queue.remove(waiting.file)?;
         let name = &self.settings.roots[waiting.root].0;
         let known = self.view.at_path(name, &waiting.path)?.filter(|known| known.file_id.0 == waiting.file);
         let Some(known) = known else { return Ok(None) };
         // Another version, or one that was not known to be written: its record is on its way.
         let Some(facts) = known.facts.filter(|_| known.version_seq == waiting.version) else { return Ok(None) };
-        let item = Item {
-            key: self.key(waiting.file, waiting.version),
-            size: facts.size,
-            mtime_ns: facts.mtime_ns,
-            inode: facts.inode,
-            sha256: known.sha256,
-            waiting,
-        };
-        match self.sight(&item) {
+        let key = self.key(waiting.file, waiting.version);
+        let item = Item::new(waiting, key, &facts, known.sha256);
+        match self.sight(&item, tops) {
             Sight::Same => Ok(Some(item)),
             Sight::Changed => {
                 let due_ms = self.now_ms() + AGAIN_MS;
@@ -165,8 +155,9 @@ impl Worker {
     }
 
     /// Looks at the file itself.
-    fn sight(&self, item: &Item) -> Sight {
-        match open_file(&self.settings.roots[item.waiting.root].1, item, OFlags::PATH) {
+    fn sight(&self, item: &Item, tops: &mut Tops) -> Sight {
+        let top = tops.of(item.waiting.root, &self.settings.roots[item.waiting.root].1);
+        match top.and_then(|top| open_file(top, item, OFlags::PATH)) {
             Some(_) => Sight::Same,
             None => Sight::Changed,
         }
@@ -231,9 +222,13 @@ impl Worker {
         let count = items.len() as u64;
         let why = finish.why.unwrap_or_default();
         for item in items {
+            self.busy.remove(&item.waiting);
             let Waiting { root, path, file, version, .. } = &item.waiting;
             if why.is_empty() {
                 self.acts.push(self.step(RunStep::Ran, *root, path, (*file, *version), None));
+                if self.settings.then.is_some() {
+                    self.leaving.push(item);
+                }
             } else if !finish.is_cut {
                 self.failed(item.waiting, &why)?;
             }
@@ -295,17 +290,58 @@ fn failed(why: String) -> Finish {
     }
 }
 
+/// The files and paths for which commands run: for each one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
+    files: HashMap<i64, Seq>,
+    paths: HashSet<(usize, RelPath)>,
+}
+
+impl Busy {
+    pub(super) fn of<'r>(running: impl Iterator<Item = &'r Running>) -> Busy {
+        let mut busy = Busy::default();
+        running.flat_map(|running| &running.items).for_each(|item| busy.add(&item.waiting));
+        busy
+    }
+
+    fn holds(&self, waiting: &Waiting) -> bool {
+        self.files.contains_key(&waiting.file) || self.paths.contains(&(waiting.root, waiting.path.clone()))
+    }
+
+    fn add(&mut self, waiting: &Waiting) {
+        self.files.insert(waiting.file, waiting.version);
+        self.paths.insert((waiting.root, waiting.path.clone()));
+    }
+
+    fn remove(&mut self, waiting: &Waiting) {
+        self.files.remove(&waiting.file);
+        self.paths.remove(&(waiting.root, waiting.path.clone()));
+    }
+}
+
+/// The roots' directories, while files are looked at.
+#[derive(Default)]
+pub(super) struct Tops(HashMap<usize, Option<OwnedFd>>);
+
+impl Tops {
+    pub(super) fn of(&mut self, root: usize, top: &Path) -> Option<BorrowedFd<'_>> {
+        self.0.entry(root).or_insert_with(|| open_top(top)).as_ref().map(OwnedFd::as_fd)
+    }
+}
+
+fn open_top(top: &Path) -> Option<OwnedFd> {
+    rustix::fs::open(top, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
 /// Opens the file of an item, if it is the version that is meant.
-fn open_file(top: &std::path::Path, item: &Item, flags: OFlags) -> Option<OwnedFd> {
-    let top_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = rustix::fs::open(top, top_flags, Mode::empty()).ok()?;
+pub(super) fn open_file(top: BorrowedFd<'_>, item: &Item, flags: OFlags) -> Option<OwnedFd> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = open_path(top.as_fd(), &item.waiting.path, flags).ok()?;
+    let file = open_path(top, &item.waiting.path, flags).ok()?;
     is_same(&file, item).then_some(file)
 }
 
 /// Whether a file is the version that is meant.
-fn is_same(file: &OwnedFd, item: &Item) -> bool {
+pub(super) fn is_same(file: &OwnedFd, item: &Item) -> bool {
     let Ok(stat) = rustix::fs::fstat(file) else { return false };
     let mtime_ns = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
     FileType::of_mode(stat.st_mode) == FileType::File
@@ -315,13 +351,14 @@ fn is_same(file: &OwnedFd, item: &Item) -> bool {
 }
 
 /// The SHA-256 of the version that is meant, in hexadecimal digits.
-fn digest(top: &std::path::Path, item: &Item) -> Result<String, String> {
+fn digest(top: &Path, item: &Item) -> Result<String, String> {
     let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
     if let Some(known) = &item.sha256 {
         return Ok(hex(known));
     }
     let changed = || "it changed before its content could be hashed".to_owned();
-    let file = open_file(top, item, OFlags::RDONLY | OFlags::NONBLOCK).ok_or_else(changed)?;
+    let top = open_top(top).ok_or_else(changed)?;
+    let file = open_file(top.as_fd(), item, OFlags::RDONLY | OFlags::NONBLOCK).ok_or_else(changed)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; HASH_PIECE]);
     loop {
         match rustix::io::read(&file, &mut buffer[..]) {

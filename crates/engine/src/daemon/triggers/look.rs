@@ -3,10 +3,11 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::launch::Item;
 use super::queue::Waiting;
 use super::{Trouble, Worker, now};
-use crate::inventory::{DirId, FileId, Known, Named, RunState};
-use crate::model::{Body, FileType, Record, RelPath, RootName, Run, RunStep, Seq};
+use crate::inventory::{DirId, FileId, Known, Named, RunState, copy_key};
+use crate::model::{Body, FileType, Proof, Record, RelPath, RootName, Run, RunStep, Seq};
 use crate::trigger::{Kind, key};
 
 /// Files that are looked at together.
@@ -84,6 +85,9 @@ impl Worker {
                     (&change.root, &change.path)
                 }
                 Body::Settled(settled) => (&settled.root, &settled.path),
+                Body::Copied(copied) if self.settings.after.as_ref() == Some(&copied.replica) => {
+                    (&copied.root, &copied.path)
+                }
                 _ => continue,
             };
             if let Some(root) = self.root_index(root) {
@@ -149,6 +153,13 @@ impl Worker {
         }
         let before = self.view.run_of(self.id, FileId(file))?.filter(|row| row.version == version);
         let attempts = match &before {
+            Some(row) if row.state == RunState::Done && row.why.is_none() && self.settings.then.is_some() => {
+                // It was done with when something kept it from being moved or deleted.
+                let (order, key) = (known.settled_seq, self.key(file, version));
+                let waiting = Waiting { file, version, root, path, attempts: 0, order, due_ms: 0 };
+                self.leaving.push(Item::new(waiting, key, facts, known.sha256));
+                return Ok(());
+            }
             Some(row) if matches!(row.state, RunState::Done | RunState::Dead) => return Ok(()),
             Some(row) => row.attempts,
             None => 0,
@@ -156,6 +167,9 @@ impl Worker {
         if before.is_none() && self.own.written.remove(&version) {
             self.acts.push(self.step(RunStep::Ran, root, &path, (file, version), Some("its own")));
             return self.tell();
+        }
+        if !self.is_copied(root, &path, known)? {
+            return Ok(());
         }
         let age = u64::try_from(now().0.saturating_sub(facts.mtime_ns)).unwrap_or(0);
         let Some(wait) = self.understood.rules.ripens_in(Duration::from_nanos(age)) else { return Ok(()) };
@@ -166,6 +180,17 @@ impl Worker {
         };
         let waiting = Waiting { file, version, root, path, attempts, order: known.settled_seq, due_ms };
         Ok(self.queue.put(&waiting)?)
+    }
+
+    /// Whether the replica that is to come first holds this version, by bytes that were read or written there.
+    fn is_copied(&self, root: usize, path: &RelPath, known: &Known) -> Result<bool, Trouble> {
+        let Some(replica) = &self.settings.after else { return Ok(true) };
+        let Some(replica) = self.view.replica(replica)? else { return Ok(false) };
+        let Some(dir) = self.view.root_dir(&self.settings.roots[root].0)? else { return Ok(false) };
+        let copy = self.view.copy_at(replica.id, dir, &copy_key(path, FileType::File))?;
+        Ok(copy.is_some_and(|copy| {
+            copy.file_id == known.file_id && copy.of >= known.version_seq && copy.proof >= Proof::Written
+        }))
     }
 
     /// An act about a version.

@@ -11,6 +11,7 @@ mod look;
 mod meter;
 mod queue;
 mod settings;
+mod then;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -32,9 +33,9 @@ use crate::watch::process::Groups;
 
 pub use meter::{Meter, Reading};
 pub use queue::{Said, queue_of, said};
-pub use settings::{Asked, Existing, Pace, RunAs, TriggerError, TriggerSettings, Wish};
+pub use settings::{Asked, Existing, Pace, RunAs, Then, TriggerError, TriggerSettings, Wish};
 
-use launch::{Done, Running};
+use launch::{Busy, Done, Item, Running};
 use queue::Queue;
 use settings::Understood;
 
@@ -105,11 +106,14 @@ pub(super) struct Worker {
     begun: Instant,
     running: HashMap<u64, Running>,
     next_run: u64,
+    busy: Busy,
     /// Process groups without a command.
     idle: Vec<Group>,
     /// The process groups in which its commands ran lately.
     own: look::Own,
     finished: (Sender<Done>, Receiver<Done>),
+    /// Files that are done with, to be moved or deleted once that is on disk.
+    leaving: Vec<Item>,
     /// Acts that are to be journaled.
     acts: Vec<Body>,
     /// The last record that has to be applied before the inventory tells what was done.
@@ -135,9 +139,11 @@ impl Worker {
             begun: Instant::now(),
             running: HashMap::new(),
             next_run: 0,
+            busy: Busy::default(),
             idle: Vec::new(),
             own: look::Own::default(),
             finished: unbounded(),
+            leaving: Vec::new(),
             acts: Vec::new(),
             last_told: Seq::ZERO,
         })
@@ -199,6 +205,7 @@ impl Worker {
 
     fn work(&mut self) -> Result<(), Trouble> {
         self.queue.clear()?;
+        self.busy = Busy::of(self.running.values());
         self.wait_for_scans()?;
         self.configure()?;
         self.end_survivors()?;
@@ -234,6 +241,7 @@ impl Worker {
             finished.into_iter().try_for_each(|done| self.ended(done))?;
             let was_asked = self.answer()?;
             let has_launched = self.launch()?;
+            self.leave()?;
             self.queue.end()?;
             self.settings.meter.change(|reading| {
                 reading.queued = self.queue.count();

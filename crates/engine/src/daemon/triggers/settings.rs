@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::meter::Meter;
-use crate::model::{RelPath, RootName, Seq, TriggerName};
+use crate::model::{RelPath, ReplicaName, RootName, Seq, TriggerName};
 use crate::trigger::{RuleError, RuleText, Rules, Subject, Template, WordError};
 
 /// What is done about files that were there before the trigger was.
@@ -36,6 +36,15 @@ impl Existing {
     pub fn from_word(word: &str) -> Option<Self> {
         [Existing::Run, Existing::Skip].into_iter().find(|existing| existing.as_str() == word)
     }
+}
+
+/// What becomes of a file when its command was fine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It goes to this directory, on the same file system, under its name; where that is taken with `~2` and so on behind it.
+    Move(PathBuf),
+    /// It is deleted.
+    Delete,
 }
 
 /// As what and where a command runs.
@@ -97,6 +106,10 @@ pub struct TriggerSettings {
     pub pace: Pace,
     /// What was there before.
     pub existing: Existing,
+    /// Run only when this replica holds the version, by its bytes.
+    pub after: Option<ReplicaName>,
+    /// What becomes of the file afterwards.
+    pub then: Option<Then>,
     /// Whether what its own commands write is left alone.
     pub ignore_own: bool,
     /// Whether the command is told the SHA-256, even if no argument asks for it.
