@@ -41,6 +41,7 @@ pub fn settings(settings: &Settings) -> engine::Settings {
         commit_records: usize::try_from(settings.journal.commit_records).unwrap_or(usize::MAX),
         index: settings.postgres.as_ref().and_then(PostgresSettings::for_engine),
         replicas: settings.replicas.iter().map(|replica| replica.for_engine(&settings.roots, &host)).collect(),
+        digest: settings.digest,
         scan_threads: NonZeroUsize::new(cores.min(SCAN_THREADS_MAX)).unwrap_or(NonZeroUsize::MIN),
     }
 }
@@ -175,7 +176,9 @@ impl From<StartError> for CommandError {
             StartError::Replay(error) => error.into(),
             StartError::Forked { .. } => CommandError::new(Kind::Findings, error.to_string()),
             StartError::Pattern { .. } | StartError::Overlap(_) => CommandError::usage(error.to_string()),
-            StartError::Dirs(_) | StartError::Thread(_) => CommandError::failed(with_sources(&error)),
+            StartError::Behind(_) | StartError::Dirs(_) | StartError::Thread(_) => {
+                CommandError::failed(with_sources(&error))
+            }
         }
     }
 }

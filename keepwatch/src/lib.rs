@@ -30,6 +30,7 @@ mod show;
 mod signals;
 mod systemd;
 mod units;
+mod verifying;
 
 use error::{CommandError, Kind, Outcome};
 

@@ -18,6 +18,7 @@ use crate::control::{ReplicaWish, Request};
 use crate::error::CommandError;
 use crate::show::status::{Follower, Journal, Problem, Replica, Root, RootState, Service, Status};
 use crate::signals;
+use crate::verifying;
 
 /// How long a running service may take to say how it is.
 const STATUS_MAX: Duration = Duration::from_secs(15);
@@ -187,6 +188,7 @@ impl Handler for Running {
                     Err(why) => Err(CommandError::usage(why)),
                 }
             }
+            Request::Verify(asked) => verifying::by_engine(&self.engine(), &asked, progress),
             Request::RootAccept { name } => {
                 let root = RootName::new(name);
                 match self.ask(None, |done| Command::Accept { root, done })? {
@@ -427,7 +429,7 @@ pub fn without_service(
         },
         followers: vec![Follower { name: "inventory".to_owned(), seq, lag_records: 0, lag_s: 0, stopped: None }],
         problems,
-        needs: Vec::new(),
+        needs: keepwatch_engine::daemon::fixity::attention(view)?,
     })
 }
 

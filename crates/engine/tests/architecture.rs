@@ -17,8 +17,9 @@ const ENGINE: &[(&str, &[&str])] = &[
     ("inventory", &["apply", "clock", "model"]),
     ("index", &["apply", "clock", "model"]),
     ("target", &["beneath", "clock", "model"]),
+    ("fixity", &["beneath", "model", "target"]),
     ("sync", &["beneath", "clock", "model", "target"]),
-    ("daemon", &["beneath", "clock", "index", "inventory", "model", "scan", "sync", "target", "watch"]),
+    ("daemon", &["beneath", "clock", "fixity", "index", "inventory", "model", "scan", "sync", "target", "watch"]),
 ];
 
 /// Siblings that do the same in different ways, and never use one another.
@@ -43,6 +44,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
             "root",
             "run",
             "status",
+            "verify",
             "watch",
         ],
     ),
@@ -53,6 +55,7 @@ const NO_IO: &[&str] = &[
     "crates/engine/src/model/",
     "crates/engine/src/apply/",
     "crates/engine/src/daemon/sequencer/",
+    "crates/engine/src/fixity/verdict.rs",
     "crates/engine/src/sync/guards.rs",
     "crates/engine/src/sync/layout.rs",
     "crates/engine/src/sync/plan.rs",

@@ -18,6 +18,7 @@ pub mod root;
 pub mod run;
 pub mod status;
 mod table;
+pub mod verify;
 pub mod watch;
 
 use std::io::{self, BufWriter, Write};
@@ -48,7 +49,7 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0   fine
-  1   findings: drift, differences, a chain that does not verify
+  1   findings: drift, differences, rot, a chain that does not verify
   2   the command line or the configuration is wrong
   3   some of it failed
   4   the service or a target cannot be reached
@@ -71,6 +72,8 @@ pub enum Command {
     Ls(ls::Args),
     /// Compare a root with the inventory, journal and report what differs
     Reconcile(reconcile::Args),
+    /// Read originals or copies again and hold them against what is recorded
+    Verify(verify::Args),
     /// Rebuild the inventory, or this host's part of the shared index, from the journal
     Replay(replay::Args),
     /// Verify the journal's chain, print its head or its records
@@ -105,6 +108,7 @@ impl Command {
             Command::Log(args) => log::run(args, context),
             Command::Ls(args) => ls::run(args, context),
             Command::Reconcile(args) => reconcile::run(args, context),
+            Command::Verify(args) => verify::run(args, context),
             Command::Replay(args) => replay::run(args, context),
             Command::Journal(args) => journal::run(args, context),
             Command::Init(args) => init::run(args, context),

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keepwatch_engine::model::Algorithm;
 use keepwatch_engine::target::TargetUrl;
 use toml::de::DeTable;
 
@@ -61,6 +62,8 @@ pub struct RawConfig {
     pub commit_interval: Option<Sourced<Duration>>,
     /// `journal.commit_records`.
     pub commit_records: Option<Sourced<u64>>,
+    /// `digest`.
+    pub digest: Option<Sourced<Algorithm>>,
     /// `[postgres]`.
     pub postgres: Option<RawPostgres>,
     /// `[roots.NAME]`.
@@ -118,6 +121,7 @@ impl RawConfig {
         set(&mut self.control_group, top.string("control_group", problems));
         set(&mut self.log, top.parsed("log", problems, LogFormat::parse));
         set(&mut self.backlog_max, top.count("backlog_max", problems));
+        set(&mut self.digest, top.parsed("digest", problems, parse_digest));
         if let Some(mut journal) = top.table("journal", problems) {
             set(&mut self.roll_size, journal.size("roll_size", problems));
             set(&mut self.commit_interval, journal.duration("commit_interval", problems));
@@ -251,6 +255,10 @@ fn parse_into<T>(
 ) -> Result<(), String> {
     *slot = Some(Sourced { value: parse(text)?, origin: origin.clone() });
     Ok(())
+}
+
+fn parse_digest(text: &str) -> Result<Algorithm, String> {
+    Algorithm::from_word(text).ok_or_else(|| format!("`{text}` is no digest: use \"sha256\" or \"blake3\""))
 }
 
 fn parse_count(text: &str) -> Result<u64, String> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use keepwatch_engine::model::Algorithm;
+
 use super::overlap;
 use super::postgres::PostgresSettings;
 use super::problem::{Origin, Problem, Sourced};
@@ -32,6 +34,8 @@ pub struct Settings {
     pub backlog_max: u64,
     /// The journal's own.
     pub journal: JournalSettings,
+    /// How contents are verified.
+    pub digest: Algorithm,
     /// The shared index, if there is one.
     pub postgres: Option<PostgresSettings>,
     /// What is watched, by name.
@@ -204,6 +208,7 @@ pub fn validate(raw: RawConfig, environment: &Environment, problems: &mut Vec<Pr
         commit_interval: take.or("journal.commit_interval", raw.commit_interval, COMMIT_INTERVAL),
         commit_records: take.or("journal.commit_records", raw.commit_records, COMMIT_RECORDS),
     };
+    let digest = take.or("digest", raw.digest, Algorithm::default());
     let postgres = raw.postgres.and_then(|postgres| postgres.validate(environment, &mut take, problems));
     let mut roots = Vec::new();
     for (name, root) in raw.roots {
@@ -222,7 +227,8 @@ pub fn validate(raw: RawConfig, environment: &Environment, problems: &mut Vec<Pr
     for url in raw.flag_replicas {
         replicas.push(ReplicaSpec::new(url.to_string(), url));
     }
-    let settings = Settings { state_dir, host, control_group, log, backlog_max, journal, postgres, roots, replicas };
+    let settings =
+        Settings { state_dir, host, control_group, log, backlog_max, journal, digest, postgres, roots, replicas };
     check(&settings, &origins, problems);
     (settings, origins)
 }

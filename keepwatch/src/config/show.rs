@@ -38,6 +38,7 @@ pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     }
     list.add("", "log", settings.log.as_str());
     list.add("", "backlog_max", integer(settings.backlog_max));
+    list.add("", "digest", settings.digest.as_str());
     list.add("journal", "roll_size", format_size(settings.journal.roll_bytes));
     list.add("journal", "commit_interval", format_duration(settings.journal.commit_interval));
     list.add("journal", "commit_records", integer(settings.journal.commit_records));

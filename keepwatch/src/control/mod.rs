@@ -29,6 +29,8 @@ pub enum Request {
         /// Which; all if none is named.
         root: Option<String>,
     },
+    /// Verify originals or copies; on the way `progress` carries findings, and how far it is.
+    Verify(VerifyRequest),
     /// Take the disk that is there now as the root's.
     RootAccept {
         /// Which root.
@@ -50,6 +52,20 @@ pub enum Request {
     Reload {},
     /// Bring everything to disk and end.
     Stop {},
+}
+
+/// What is to be verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyRequest {
+    /// Roots, and paths in them as bytes; none: all.
+    pub scopes: Vec<(String, Vec<u8>)>,
+    /// The copies at this replica.
+    pub replica: Option<String>,
+    /// Leave out what was verified within so many milliseconds.
+    pub max_age_ms: Option<u64>,
+    /// Read the medium, not the page cache.
+    pub from_medium: bool,
 }
 
 /// What a replica can be asked.

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keepwatch_journal::RootName;
+use keepwatch_journal::{Algorithm, RootName};
 
 use crate::daemon::replicate::ReplicaSettings;
 use crate::index::IndexSettings;
@@ -68,6 +68,8 @@ pub struct Settings {
     pub commit_records: usize,
     /// The replicas.
     pub replicas: Vec<ReplicaSettings>,
+    /// How contents are verified.
+    pub digest: Algorithm,
     /// Threads that scan.
     pub scan_threads: NonZeroUsize,
     /// Where the shared index is, if there is one.

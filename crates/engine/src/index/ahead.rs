@@ -163,6 +163,12 @@ fn spots_of<'r>(body: &'r Body, spots: &mut Vec<Spot<'r>>) {
         | Body::Withdrawn(_)
         | Body::Failed(_)
         | Body::Replica(_)
+        | Body::Hashed(_)
+        | Body::Verified(_)
+        | Body::Unsound(_)
+        | Body::Repaired(_)
+        | Body::Restored(_)
+        | Body::Released(_)
         | Body::Other(_) => {}
     }
 }

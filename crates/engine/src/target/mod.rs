@@ -23,7 +23,7 @@ use std::ops::ControlFlow;
 pub use local::LocalTarget;
 pub use s3::{Credentials, Patience, S3Access, S3Place, S3Source, S3Target};
 pub use ssh::{BadAddress, FarDir, Places, SshAddress, SshOptions, SshTarget, Way, serve};
-pub use throttle::{BadTimetable, MinuteOfWeek, Throttled, Timetable};
+pub use throttle::{BadTimetable, Limit, MinuteOfWeek, Throttled, Timetable};
 pub use url::{Access, TargetUrl, UrlError};
 
 use crate::model::{FileType, Proof, RelPath};

@@ -4,6 +4,7 @@
 
 mod command;
 mod commit;
+mod fixity;
 mod overlap;
 mod presence;
 mod replicas;
@@ -39,11 +40,13 @@ use crate::watch::mounts::MountWatch;
 use crate::watch::{Loss, Notice};
 
 pub use command::{Command, Reconciled};
-pub(in crate::daemon) use root::look_at_top;
+pub(in crate::daemon) use root::{check_identity, look_at_top};
 pub use start::{Handle, OnEnd, StartError, check, reconcile_once, start};
+pub(in crate::daemon) use start::{followed, journal_error, open_inventory};
 pub use status::{FollowerStatus, HeldOpen, JournalStatus, ReplicaStatus, RootStatus, Status};
 
 use commit::Commits;
+use fixity::Verifiers;
 use replicas::Replicas;
 use root::RootRun;
 use scans::Scans;
@@ -98,6 +101,7 @@ struct Service {
     follower: Option<JoinHandle<()>>,
     index: Option<IndexThread>,
     replicas: Replicas,
+    verifiers: Verifiers,
     compressor: Option<JoinHandle<()>>,
     compressed_up_to: u64,
     journal_dir: PathBuf,
@@ -320,6 +324,7 @@ impl Service {
     /// Everything that was heard is journaled and durable; then the end.
     fn end(mut self) -> Result<()> {
         self.scans.cancel();
+        self.end_verifiers();
         self.end_replicas();
         for batch in self.sources.drain() {
             self.hear(&batch)?;

@@ -45,6 +45,11 @@ impl Replicas {
     pub(super) fn new(commands: Sender<Command>) -> Self {
         Replicas { kept: Vec::new(), stop: Arc::new(AtomicBool::new(false)), commands }
     }
+
+    /// By which threads speak to the service.
+    pub(super) fn commands(&self) -> Sender<Command> {
+        self.commands.clone()
+    }
 }
 
 impl Service {

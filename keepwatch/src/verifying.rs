@@ -1,0 +1,128 @@
+//! Verifying, by the engine of a running service or by one of our own, and what of it goes over the control socket.
+
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use keepwatch_engine::daemon::fixity::{self, Event, FixityTrouble, Job, Sum, Surroundings, TroubleKind};
+use keepwatch_engine::daemon::scribe::Scribe;
+use keepwatch_engine::daemon::service::Command;
+use keepwatch_engine::daemon::settings::Settings;
+use keepwatch_engine::daemon::state::inventory_of;
+use keepwatch_engine::model::{RelPath, ReplicaName, RootName};
+use keepwatch_journal::{Body, Record, Seq, Timestamp};
+use serde_json::{Value, json};
+
+use crate::control::VerifyRequest;
+use crate::error::{CommandError, Kind};
+
+/// Events that may wait to be shown.
+const EVENTS_MAX: usize = 1_024;
+
+/// What a request asks for.
+///
+/// # Errors
+/// If it names what is no path.
+pub fn job(asked: &VerifyRequest) -> Result<Job, CommandError> {
+    let scope = |(root, path): &(String, Vec<u8>)| {
+        let path = RelPath::new(path.clone()).map_err(|error| CommandError::usage(error.to_string()))?;
+        Ok((RootName::new(root.as_str()), path))
+    };
+    Ok(Job {
+        scopes: asked.scopes.iter().map(scope).collect::<Result<_, CommandError>>()?,
+        replica: asked.replica.as_deref().map(ReplicaName::new),
+        max_age: asked.max_age_ms.map(Duration::from_millis),
+        from_medium: asked.from_medium,
+    })
+}
+
+/// Has a running engine verify.
+///
+/// # Errors
+/// As the engine says, or if who asked has gone.
+pub fn by_engine(
+    engine: &Sender<Command>,
+    asked: &VerifyRequest,
+    progress: &mut dyn FnMut(Value) -> io::Result<()>,
+) -> Result<Value, CommandError> {
+    let gone = || CommandError::unreachable("the service is ending");
+    let (events, heard) = bounded(EVENTS_MAX);
+    let (done, result) = bounded(1);
+    let job = Box::new(job(asked)?);
+    engine.send(Command::Verify { job, events, done }).map_err(|_| gone())?;
+    pass_on(&heard, progress).map_err(CommandError::output)?;
+    let sum = result.recv().map_err(|_| gone())??;
+    serde_json::to_value(sum).map_err(|error| CommandError::failed(error.to_string()))
+}
+
+/// Passes events on until there are no more. Where nobody hears them the channel closes, which ends the verification.
+fn pass_on(heard: &Receiver<Event>, progress: &mut dyn FnMut(Value) -> io::Result<()>) -> io::Result<()> {
+    heard.iter().try_for_each(|event| progress(to_value(event)))
+}
+
+/// Verifies without a service: takes the state directory for so long.
+///
+/// # Errors
+/// If it is taken, or verifying ends early.
+pub fn alone(
+    settings: &Settings,
+    asked: &VerifyRequest,
+    each: &mut dyn FnMut(Event) -> Result<(), CommandError>,
+) -> Result<Sum, CommandError> {
+    let job = job(asked)?;
+    let scribe = Scribe::open(settings)?;
+    let stop = AtomicBool::new(false);
+    let inventory = inventory_of(&settings.state_dir);
+    let around = Surroundings { settings, inventory, tell: &scribe, stop: &stop, limit: None };
+    let mut failed = None;
+    let outcome = fixity::verify(&job, &around, &mut |event| {
+        each(event).map_err(|error| {
+            failed = Some(error);
+            fixity::FixityError::Stopped
+        })
+    });
+    let closed = scribe.close();
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let sum = outcome.map_err(|error| CommandError::from(FixityTrouble::from(error)))?;
+    closed.map_err(|error| CommandError::failed(error.to_string()))?;
+    Ok(sum)
+}
+
+impl From<FixityTrouble> for CommandError {
+    fn from(trouble: FixityTrouble) -> Self {
+        let kind = match trouble.kind {
+            TroubleKind::Asked => Kind::Usage,
+            TroubleKind::Away => Kind::Unreachable,
+            TroubleKind::Failed => Kind::Failed,
+        };
+        CommandError::new(kind, trouble.text)
+    }
+}
+
+/// An event on the wire: a finding as the text of its record.
+fn to_value(event: Event) -> Value {
+    match event {
+        Event::Progress(sum) => json!({ "sum": sum }),
+        Event::Finding(found) => {
+            let record = Record { seq: Seq::ZERO, at: Timestamp(0), body: Body::Unsound(found), extra: None };
+            let mut text = Vec::new();
+            record.render(&mut text);
+            json!({ "found": String::from_utf8_lossy(&text) })
+        }
+    }
+}
+
+/// Undoes [`to_value`]; `None` for what a later version tells.
+#[must_use]
+pub fn from_value(value: &Value) -> Option<Event> {
+    if let Some(sum) = value.get("sum") {
+        return serde_json::from_value(sum.clone()).ok().map(Event::Progress);
+    }
+    match Record::parse(value.get("found")?.as_str()?.as_bytes()).ok()?.body {
+        Body::Unsound(found) => Some(Event::Finding(found)),
+        _ => None,
+    }
+}
