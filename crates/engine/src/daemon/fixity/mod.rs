@@ -178,7 +178,11 @@ pub fn verify(
     around: &Surroundings<'_>,
     each: &mut dyn FnMut(Event) -> Result<(), FixityError>,
 ) -> Result<Sum, FixityError> {
-    originals::verify(job, around, each)
+    // What happened before is known, and what is found is known when it is over.
+    around.tell.catch_up()?;
+    let sum = originals::verify(job, around, each)?;
+    around.tell.catch_up()?;
+    Ok(sum)
 }
 
 /// Findings that are read for a summary, and paths that it names.
