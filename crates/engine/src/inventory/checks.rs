@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::acts;
 use super::copies::{self, CopyRow};
 use super::error::Result;
 use super::row::{DirId, FileId, Known, known_columns, read_known, signed, unsigned};
@@ -112,6 +113,9 @@ pub struct Named {
     /// What is known of it.
     pub known: Known,
 }
+
+/// Acts of one object that are looked through for an earlier hash.
+const EARLIER_MAX: i64 = 64;
 
 /// Replica, root and file id by which a check is found; an original's replica is 0.
 type Key = (i64, i64, i64);
@@ -344,6 +348,32 @@ impl View {
         self.read(|db| {
             let mut find = db.prepare_cached("SELECT hash FROM blake3 WHERE file_id=?1 AND of_seq=?2")?;
             find.query_row(params![file.0, signed(of.0)], |row| row.get(0)).optional()
+        })
+    }
+
+    /// The SHA-256 that an earlier version of an original had that was of this size and mtime, if some record tells it.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn hash_before(&self, file: FileId, size: u64, mtime_ns: i64) -> Result<Option<[u8; 32]>> {
+        self.read(|db| {
+            let mut find = db.prepare_cached(
+                "SELECT act, detail FROM acts WHERE file_id=?1 AND act IN ('hashed', 'copied') ORDER BY seq DESC LIMIT ?2",
+            )?;
+            let mut rows = find.query(params![file.0, EARLIER_MAX])?;
+            while let Some(row) = rows.next()? {
+                let told = match acts::body(row.get(0)?, None, None, row.get_ref(1)?.as_str()?) {
+                    Some(Body::Hashed(act)) if act.replica.is_none() => Some((act.size, act.mtime_ns, act.sha256)),
+                    Some(Body::Copied(act)) => Some((act.size, act.mtime_ns, act.sha256)),
+                    _ => None,
+                };
+                if let Some((was, at, Some(digest))) = told
+                    && (was, at) == (size, mtime_ns)
+                {
+                    return Ok(Some(digest.0));
+                }
+            }
+            Ok(None)
         })
     }
 

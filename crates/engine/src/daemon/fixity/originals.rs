@@ -242,7 +242,11 @@ impl Collector<'_, '_> {
         match judge(&item.expected, &look) {
             Verdict::Sound(learnt) => {
                 self.sum.verified += 1;
-                if let Some(hashes) = learnt {
+                let again = match &look {
+                    Look::Content(_, hashes) if item.is_recalled => Some(*hashes),
+                    _ => None,
+                };
+                if let Some(hashes) = learnt.or(again) {
                     self.acts.push(self.hashed(root, &path, &item, hashes));
                 }
                 self.verified[root].push((item.file, item.version));

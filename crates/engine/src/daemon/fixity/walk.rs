@@ -19,6 +19,8 @@ pub(super) struct Item {
     pub(super) name: Vec<u8>,
     pub(super) file: i64,
     pub(super) version: Seq,
+    /// The hash that is expected is that of an earlier version of the same size and mtime.
+    pub(super) is_recalled: bool,
     pub(super) expected: Expected,
 }
 
@@ -154,8 +156,14 @@ impl Walk<'_> {
             Algorithm::Blake3 => self.view.blake3(known.file_id, known.version_seq)?.map(Digest),
             Algorithm::Sha256 => None,
         };
+        // Who writes and puts the mtime back leaves two changes behind, or none: the content has to be what it was either way.
+        let (sha256, is_recalled) = match known.sha256 {
+            Some(sha256) => (Some(sha256), false),
+            None => (self.view.hash_before(known.file_id, facts.size, facts.mtime_ns)?, true),
+        };
         Ok(Ok(Item {
             name,
+            is_recalled,
             file: known.file_id.0,
             version: known.version_seq,
             expected: Expected {
@@ -163,7 +171,7 @@ impl Walk<'_> {
                 mtime_ns: facts.mtime_ns,
                 ctime_ns: Some(facts.ctime_ns),
                 inode: Some(facts.inode),
-                hashes: Hashes { sha256: known.sha256.map(Digest), blake3 },
+                hashes: Hashes { sha256: sha256.map(Digest), blake3 },
             },
         }))
     }
