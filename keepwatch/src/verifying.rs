@@ -32,6 +32,7 @@ pub fn job(asked: &VerifyRequest) -> Result<Job, CommandError> {
     Ok(Job {
         scopes: asked.scopes.iter().map(scope).collect::<Result<_, CommandError>>()?,
         replica: asked.replica.as_deref().map(ReplicaName::new),
+        repair: asked.repair,
         max_age: asked.max_age_ms.map(Duration::from_millis),
         from_medium: asked.from_medium,
     })
@@ -74,7 +75,8 @@ pub fn alone(
     let scribe = Scribe::open(settings)?;
     let stop = AtomicBool::new(false);
     let inventory = inventory_of(&settings.state_dir);
-    let around = Surroundings { settings, inventory, tell: &scribe, stop: &stop, limit: None };
+    let (host, state) = (scribe.identity().host.clone(), scribe.identity().host_id.clone());
+    let around = Surroundings { settings, inventory, host, state, tell: &scribe, stop: &stop, limit: None };
     let mut failed = None;
     let outcome = fixity::verify(&job, &around, &mut |event| {
         each(event).map_err(|error| {
@@ -106,13 +108,20 @@ impl From<FixityTrouble> for CommandError {
 fn to_value(event: Event) -> Value {
     match event {
         Event::Progress(sum) => json!({ "sum": sum }),
-        Event::Finding(found) => {
-            let record = Record { seq: Seq::ZERO, at: Timestamp(0), body: Body::Unsound(found), extra: None };
-            let mut text = Vec::new();
-            record.render(&mut text);
-            json!({ "found": String::from_utf8_lossy(&text) })
-        }
+        Event::Finding(found) => json!({ "record": text_of(Body::Unsound(found)) }),
+        Event::Repaired(act) => json!({ "record": text_of(Body::Repaired(act)) }),
+        Event::NotRepaired { replica, root, path, why } => json!({
+            "unmended": path.as_bytes(), "root": root.as_str(), "why": why,
+            "replica": replica.as_ref().map(ReplicaName::as_str),
+        }),
     }
+}
+
+/// An act as it would stand in the journal.
+fn text_of(body: Body) -> String {
+    let mut text = Vec::new();
+    Record { seq: Seq::ZERO, at: Timestamp(0), body, extra: None }.render(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Undoes [`to_value`]; `None` for what a later version tells.
@@ -121,8 +130,17 @@ pub fn from_value(value: &Value) -> Option<Event> {
     if let Some(sum) = value.get("sum") {
         return serde_json::from_value(sum.clone()).ok().map(Event::Progress);
     }
-    match Record::parse(value.get("found")?.as_str()?.as_bytes()).ok()?.body {
+    if let Some(path) = value.get("unmended") {
+        return Some(Event::NotRepaired {
+            replica: value["replica"].as_str().map(ReplicaName::new),
+            root: RootName::new(value["root"].as_str()?),
+            path: RelPath::new(serde_json::from_value::<Vec<u8>>(path.clone()).ok()?).ok()?,
+            why: value["why"].as_str()?.to_owned(),
+        });
+    }
+    match Record::parse(value.get("record")?.as_str()?.as_bytes()).ok()?.body {
         Body::Unsound(found) => Some(Event::Finding(found)),
+        Body::Repaired(act) => Some(Event::Repaired(act)),
         _ => None,
     }
 }

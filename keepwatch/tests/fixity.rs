@@ -1,80 +1,17 @@
 //! Fixity from outside: what rotted, what changed honestly, what is missing, foreign or unreadable, told apart.
 #![allow(clippy::unwrap_used)]
 
+mod house;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde_json::Value;
+use house::{House, files, flip, rel};
 use support::pair::make_tree;
 use support::{Dice, Keepwatch, is_root, sized};
-
-/// A root and the service on it.
-struct House {
-    dir: tempfile::TempDir,
-    keepwatch: Keepwatch,
-}
-
-impl House {
-    fn new(more: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("records")).unwrap();
-        let toml = format!("{more}\n[roots.records]\npath = \"{}/records\"\n", dir.path().display());
-        let keepwatch = Keepwatch::configured(&dir.path().join("state"), &toml);
-        House { dir, keepwatch }
-    }
-
-    fn root(&self) -> PathBuf {
-        self.dir.path().join("records")
-    }
-
-    /// Findings by path, and the sum; the exit code must be this one.
-    fn verify(&self, args: &[&str], code: i32) -> (BTreeMap<String, String>, Value) {
-        let args: Vec<&str> = ["verify", "--json"].iter().chain(args).copied().collect();
-        let output = self.keepwatch.ask(&args);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}{errors}{}", self.keepwatch.log_text());
-        let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let sum = lines.pop().unwrap_or_default();
-        let found =
-            |line: &Value| (line["path"].as_str().unwrap().to_owned(), line["finding"].as_str().unwrap().to_owned());
-        (lines.iter().map(found).collect(), sum)
-    }
-
-    /// Every file that settled is hashed.
-    fn settle(&self) {
-        support::wait_for("all files are complete", || {
-            let (found, sum) = self.verify(&[], 0);
-            assert!(found.is_empty(), "{found:?}");
-            sum["busy"] == 0
-        });
-    }
-}
-
-/// All files below a directory.
-fn files(top: &Path) -> Vec<PathBuf> {
-    let walked = support::walk(top).into_iter().filter(|(_, row)| row.kind == "file" && row.size > 0);
-    walked.map(|(path, _)| top.join(std::ffi::OsStr::new(&String::from_utf8(path).unwrap()))).collect()
-}
-
-/// Flips a bit and puts size and mtime back.
-fn flip(path: &Path, dice: &mut Dice) {
-    let mtime = fs::metadata(path).unwrap().modified().unwrap();
-    let mut bytes = fs::read(path).unwrap();
-    let at = dice.below(bytes.len());
-    bytes[at] ^= 1 << dice.below(8);
-    let file = fs::File::options().write(true).open(path).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &bytes[at..=at], at as u64).unwrap();
-    file.set_modified(mtime).unwrap();
-}
-
-fn rel(root: &Path, path: &Path) -> String {
-    path.strip_prefix(root).unwrap().to_str().unwrap().to_owned()
-}
 
 #[test]
 fn rot_is_told_from_honest_edits() {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use keepwatch_engine::daemon::fixity::{Event, Sum};
 use keepwatch_engine::inventory::{Verdict, View};
-use keepwatch_journal::Unsound;
 use keepwatch_journal::json::text::{push_bytes_field, push_name, push_string, push_u64};
+use keepwatch_journal::{RelPath, Repaired, ReplicaName, RootName, Unsound};
 
 use super::{Context, place};
 use crate::config::Settings;
@@ -27,10 +27,18 @@ it; without one this command does.
 
 Examples:
   keepwatch verify
-  keepwatch verify /srv/records/2024 --max-age 30d")]
+  keepwatch verify /srv/records/2024 --max-age 30d
+  keepwatch verify --replica vault --repair
+  keepwatch verify --repair /srv/records/2024/a.tif")]
 pub struct Args {
     /// What to verify, with all below it; everything unless it is said
     pub paths: Vec<PathBuf>,
+    /// The copies at this replica, rather than the originals
+    #[arg(long, value_name = "NAME")]
+    pub replica: Option<String>,
+    /// Mend what is not what it was, from a copy that is; the bad bytes are kept. Originals only where a PATH is given
+    #[arg(long)]
+    pub repair: bool,
     /// Leave out what was verified within this time: so a verification that was interrupted goes on
     #[arg(long, value_name = "TIME")]
     pub max_age: Option<String>,
@@ -44,6 +52,10 @@ pub struct Args {
 /// # Errors
 /// If what is named is in no root, a root is absent, or it cannot be done.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
+    if args.repair && args.replica.is_none() && args.paths.is_empty() {
+        return Err(CommandError::usage("an original is replaced only when it is named")
+            .hint("give the paths that are to be repaired, or --replica NAME to repair the copies there"));
+    }
     let settings = settings(context)?;
     logging::start(settings.log, &context.globals, Talk::Command);
     let view = engine::view(&settings.state_dir)?;
@@ -55,6 +67,16 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
             Ok(())
         }
         Event::Finding(found) => bar.aside(|| show_finding(&found, &view, context)),
+        Event::Repaired(act) => bar.aside(|| show_repaired(&act, &view, context)),
+        Event::NotRepaired { replica, root, path, why } => {
+            let path = absolute(&view, &root, &path)?;
+            let at = at(replica.as_ref());
+            bar.aside(|| {
+                use std::io::Write as _;
+                let _ = writeln!(std::io::stderr(), "not repaired: {}{at}: {}", Safe(&path), Safe::text(&why));
+            });
+            Ok(())
+        }
     };
     let client = Client::new(&settings.state_dir);
     let answer = client.call(&Request::Verify(asked.clone()), |data| match verifying::from_value(&data) {
@@ -71,6 +93,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     };
     bar.end();
     show_sum(&sum, context)?;
+    if sum.unmended > 0 {
+        return Ok(Outcome::Partly);
+    }
     Ok(if sum.findings() > 0 { Outcome::Findings } else { Outcome::Fine })
 }
 
@@ -100,7 +125,8 @@ fn request(args: &Args, context: &Context, view: &View) -> Result<VerifyRequest,
     let max_age = max_age.map_err(|error| CommandError::usage(format!("--max-age: {error}")))?;
     Ok(VerifyRequest {
         scopes: args.paths.iter().map(scope).collect::<Result<_, CommandError>>()?,
-        replica: None,
+        replica: args.replica.clone(),
+        repair: args.repair,
         max_age_ms: max_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         from_medium: args.from_medium,
     })
@@ -108,6 +134,10 @@ fn request(args: &Args, context: &Context, view: &View) -> Result<VerifyRequest,
 
 /// How many bytes there are to read, where that is known without counting.
 fn to_read(view: &View, asked: &VerifyRequest) -> Result<Option<u64>, CommandError> {
+    if let Some(name) = &asked.replica {
+        let row = view.replica(&ReplicaName::new(name.as_str()))?;
+        return Ok(row.map(|row| row.counts.bytes).filter(|_| asked.scopes.is_empty() && asked.max_age_ms.is_none()));
+    }
     if !asked.scopes.is_empty() || asked.max_age_ms.is_some() {
         return Ok(None);
     }
@@ -119,11 +149,36 @@ fn show_finding(found: &Unsound, view: &View, context: &Context) -> Result<(), C
     if context.globals.json {
         return super::print(|out| out.write_all(&json_line(found, word)));
     }
-    let roots = view.roots()?;
-    let dir = roots.iter().find(|root| root.name == found.root).and_then(|root| root.dir.as_deref()).unwrap_or(b"");
-    let path = [dir, b"/", found.path.as_bytes()].concat();
-    let at = found.replica.as_ref().map(|replica| format!(" at {}", Safe::text(replica.as_str()))).unwrap_or_default();
+    let (path, at) = (absolute(view, &found.root, &found.path)?, at(found.replica.as_ref()));
     super::print(|out| writeln!(out, "{word:<10} {}{at}: {}", Safe(&path), words(&found.what)))
+}
+
+fn show_repaired(act: &Repaired, view: &View, context: &Context) -> Result<(), CommandError> {
+    if context.globals.json {
+        let mut line = b"{\"repaired\":true,\"root\":".to_vec();
+        push_string(&mut line, act.root.as_str());
+        push_bytes_field(&mut line, "path", act.path.as_bytes());
+        line.extend_from_slice(b"}\n");
+        return super::print(|out| out.write_all(&line));
+    }
+    let (path, at) = (absolute(view, &act.root, &act.path)?, at(act.replica.as_ref()));
+    let from = act.from.as_ref().map_or("the original", |from| from.as_str());
+    super::print(|out| {
+        write!(out, "repaired   {}{at}: from {}", Safe(&path), Safe::text(from))?;
+        act.kept.iter().try_for_each(|kept| write!(out, "; the bad bytes are kept as {}", Safe(kept)))?;
+        writeln!(out)
+    })
+}
+
+/// ` at REPLICA`, of a copy.
+fn at(replica: Option<&ReplicaName>) -> String {
+    replica.map(|replica| format!(" at {}", Safe::text(replica.as_str()))).unwrap_or_default()
+}
+
+fn absolute(view: &View, root: &RootName, path: &RelPath) -> Result<Vec<u8>, CommandError> {
+    let roots = view.roots()?;
+    let dir = roots.iter().find(|known| known.name == *root).and_then(|root| root.dir.as_deref()).unwrap_or(b"");
+    Ok([dir, b"/", path.as_bytes()].concat())
 }
 
 fn json_line(found: &Unsound, word: &str) -> Vec<u8> {
@@ -162,6 +217,8 @@ fn show_sum(sum: &Sum, context: &Context) -> Result<(), CommandError> {
             (sum.missing, "missing"),
             (sum.foreign, "foreign"),
             (sum.unreadable, "unreadable"),
+            (sum.repaired, "repaired"),
+            (sum.unmended, "not repaired"),
             (sum.busy, "being written"),
             (sum.unknown, "with nothing to compare with"),
         ] {

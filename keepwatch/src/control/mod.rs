@@ -62,6 +62,8 @@ pub struct VerifyRequest {
     pub scopes: Vec<(String, Vec<u8>)>,
     /// The copies at this replica.
     pub replica: Option<String>,
+    /// Mend what is not what it was.
+    pub repair: bool,
     /// Leave out what was verified within so many milliseconds.
     pub max_age_ms: Option<u64>,
     /// Read the medium, not the page cache.

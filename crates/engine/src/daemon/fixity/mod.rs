@@ -3,7 +3,10 @@
 //! Reading goes on in threads, everything else in the one that asked. What looks wrong is looked at a second time, after all that
 //! had happened is in the inventory: what was changed honestly meanwhile is no finding.
 
+mod copies;
+mod mend;
 mod originals;
+mod place;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -13,11 +16,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::replicate::SettingsError;
 use crate::daemon::settings::Settings;
 use crate::daemon::tell::{Tell, TellError};
 use crate::fixity::verdict;
 use crate::inventory::{InventoryError, Verdict, View};
-use crate::model::{RelPath, ReplicaName, RootName, Unsound, Unsoundness};
+use crate::model::{RelPath, Repaired, ReplicaName, RootName, Unsound, Unsoundness};
 use crate::target::{Limit, TargetError};
 
 /// What is verified, and how.
@@ -27,6 +31,8 @@ pub struct Job {
     pub scopes: Vec<(RootName, RelPath)>,
     /// The copies at this replica; `None`: originals.
     pub replica: Option<ReplicaName>,
+    /// What is not what it was is mended. Originals are only where paths are named.
+    pub repair: bool,
     /// What was verified within this time is left out.
     pub max_age: Option<Duration>,
     /// The medium is read, not the page cache.
@@ -56,6 +62,10 @@ pub struct Sum {
     pub unreadable: u64,
     /// Files that are being written, or changed while they were read: nothing was said about them.
     pub busy: u64,
+    /// Findings that were mended.
+    pub repaired: u64,
+    /// Findings that could not be.
+    pub unmended: u64,
     /// Copies of which no hash is known to hold them against.
     pub unknown: u64,
 }
@@ -85,6 +95,19 @@ pub enum Event {
     Progress(Sum),
     /// Something is not what was recorded. It is journaled.
     Finding(Box<Unsound>),
+    /// It was mended. It is journaled.
+    Repaired(Box<Repaired>),
+    /// It could not be mended.
+    NotRepaired {
+        /// The copy there; `None`: the original.
+        replica: Option<ReplicaName>,
+        /// The original's root.
+        root: RootName,
+        /// Its path there.
+        path: RelPath,
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// What it takes.
@@ -93,6 +116,10 @@ pub struct Surroundings<'s> {
     pub settings: &'s Settings,
     /// The inventory's file.
     pub inventory: PathBuf,
+    /// The host's name, as it was fixed at first start.
+    pub host: String,
+    /// The id of the state.
+    pub state: String,
     /// Who journals.
     pub tell: &'s dyn Tell,
     /// Ends it.
@@ -118,6 +145,12 @@ pub enum FixityError {
     /// There is no such thing.
     #[error("there is no replica `{0}`")]
     NoReplica(ReplicaName),
+    /// It was never reached.
+    #[error("replica `{0}` was never reached: there is nothing at it to look at; see `keepwatch replica list`")]
+    NeverReached(ReplicaName),
+    /// A replica cannot be used as it is configured.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The inventory.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
@@ -158,10 +191,11 @@ pub enum TroubleKind {
 impl From<FixityError> for FixityTrouble {
     fn from(error: FixityError) -> Self {
         let kind = match &error {
-            FixityError::NoRoot(_) | FixityError::NoReplica(_) => TroubleKind::Asked,
-            FixityError::Absent { .. } | FixityError::Stopped | FixityError::Tell(TellError::Ending) => {
-                TroubleKind::Away
-            }
+            FixityError::NoRoot(_) | FixityError::NoReplica(_) | FixityError::Settings(_) => TroubleKind::Asked,
+            FixityError::Absent { .. }
+            | FixityError::NeverReached(_)
+            | FixityError::Stopped
+            | FixityError::Tell(TellError::Ending) => TroubleKind::Away,
             FixityError::Target(error) if error.is_of_the_place() => TroubleKind::Away,
             _ => TroubleKind::Failed,
         };
@@ -180,7 +214,10 @@ pub fn verify(
 ) -> Result<Sum, FixityError> {
     // What happened before is known, and what is found is known when it is over.
     around.tell.catch_up()?;
-    let sum = originals::verify(job, around, each)?;
+    let sum = match &job.replica {
+        Some(replica) => copies::verify(replica, job, around, each)?,
+        None => originals::verify(job, around, each)?,
+    };
     around.tell.catch_up()?;
     Ok(sum)
 }

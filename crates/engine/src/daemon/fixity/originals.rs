@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::mend::Mender;
 use super::walk::{Item, Passed, Unit, Walk};
 use super::{Event, FixityError, Job, Sum, Surroundings, seen_of};
 use crate::clock::{Clock as _, SystemClock};
@@ -20,7 +21,7 @@ use crate::daemon::settings::RootSettings;
 use crate::fixity::hash::{Hashes, Wanted};
 use crate::fixity::read::{self, Manner};
 use crate::fixity::verdict::{Look, Verdict, judge};
-use crate::inventory::{DirId, RootRow, View};
+use crate::inventory::{DirId, FileId, RootRow, View};
 use crate::model::{Algorithm, Body, Drift, Hashed, RelPath, RootName, Seq, Timestamp, Unsound, Unsoundness, Verified};
 use crate::watch::priority::give_way;
 
@@ -76,6 +77,7 @@ pub(super) fn verify(
         verified: roots.iter().map(|_| Vec::new()).collect(),
         acts: Vec::new(),
         suspects: Vec::new(),
+        mender: (job.repair && !job.scopes.is_empty()).then(|| Mender::new(around, &view)),
         flushed: Instant::now(),
         told: Instant::now(),
     };
@@ -196,6 +198,13 @@ struct Suspect {
     path: RelPath,
 }
 
+/// Whether an original is not what it was, and was not changed by anybody who meant to.
+fn is_to_be_mended(reading: &Reading) -> bool {
+    let verdict = judge(&reading.item.expected, &reading.look);
+    let Verdict::Unsound(what) = verdict else { return false };
+    !matches!(what, Unsoundness::Missed(Drift::Changed | Drift::Foreign))
+}
+
 /// Judges results, and has them journaled.
 struct Collector<'c, 's> {
     around: &'c Surroundings<'s>,
@@ -208,6 +217,7 @@ struct Collector<'c, 's> {
     verified: Vec<Vec<(i64, Seq)>>,
     acts: Vec<Body>,
     suspects: Vec<Suspect>,
+    mender: Option<Mender<'c, 's>>,
     flushed: Instant,
     told: Instant,
 }
@@ -321,7 +331,7 @@ impl Collector<'_, '_> {
         if !unsound.is_empty() {
             self.around.tell.catch_up()?;
         }
-        let mut missed = BTreeSet::new();
+        let (mut missed, mut bad) = (BTreeSet::new(), Vec::new());
         for result in unsound {
             match self.item_now(result.root, &result.path)? {
                 Some(Ok(now)) if (now.file, now.version) == (result.item.file, result.item.version) => {
@@ -330,6 +340,9 @@ impl Collector<'_, '_> {
                     {
                         missed.insert((result.root, RelPath::new(above).unwrap_or_default()));
                     }
+                    if is_to_be_mended(&result) {
+                        bad.push((result.root, result.path.clone(), result.item.clone()));
+                    }
                     self.take_one(result, true)?;
                 }
                 Some(_) => self.sum.busy += 1,
@@ -337,8 +350,25 @@ impl Collector<'_, '_> {
             }
         }
         self.flush()?;
+        self.mend(&bad)?;
         for (root, dir) in missed {
             self.around.tell.look_again(&self.roots[root].name, &dir);
+        }
+        Ok(())
+    }
+
+    /// Mends originals, if that was asked for by naming paths.
+    fn mend(&mut self, bad: &[(usize, RelPath, Item)]) -> Result<(), FixityError> {
+        let Some(mender) = &mut self.mender else { return Ok(()) };
+        for (root, path, item) in bad {
+            self.around.check_stop()?;
+            let open = &self.roots[*root];
+            let names = self.view.names_of(FileId(item.file))?;
+            let Some(named) = names.into_iter().find(|name| name.root == open.name && name.path == *path) else {
+                continue;
+            };
+            let place = (&open.name, &*open.settings.path);
+            mender.mend_original(place, path, item, &named.known, &mut self.sum, self.each)?;
         }
         Ok(())
     }

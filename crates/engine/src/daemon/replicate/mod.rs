@@ -167,6 +167,26 @@ impl<'k> AtWork<'k> {
     }
 }
 
+/// Where each root goes at a replica of a host, for whoever looks there besides its keeper.
+///
+/// # Errors
+/// [`SettingsError`].
+pub(in crate::daemon) fn placements(
+    settings: &ReplicaSettings,
+    host: &str,
+) -> Result<Vec<(RootName, PathBuf, Placement)>, SettingsError> {
+    let kept = kept_roots(settings, &own_layout(settings, host))?;
+    Ok(kept.into_iter().map(|root| (root.name, root.path, root.placement)).collect())
+}
+
+/// The layout, with the name that the host had at its first start.
+fn own_layout(settings: &ReplicaSettings, host: &str) -> Layout {
+    match &settings.layout {
+        Layout::Hosts { .. } => Layout::Hosts { host: host.to_owned() },
+        layout @ Layout::Mirror { .. } => layout.clone(),
+    }
+}
+
 /// Where each root goes, and what of it.
 fn kept_roots(settings: &ReplicaSettings, layout: &Layout) -> Result<Vec<KeptRoot>, SettingsError> {
     let filter = Arc::new(Filter::new(&settings.filter)?);
@@ -192,10 +212,7 @@ fn kept_roots(settings: &ReplicaSettings, layout: &Layout) -> Result<Vec<KeptRoo
 
 impl Keeper {
     pub(super) fn new(settings: ReplicaSettings, around: Surroundings) -> Result<Self, Trouble> {
-        let layout = match &settings.layout {
-            Layout::Hosts { .. } => Layout::Hosts { host: around.host.clone() },
-            layout @ Layout::Mirror { .. } => layout.clone(),
-        };
+        let layout = own_layout(&settings, &around.host);
         Ok(Keeper {
             roots: kept_roots(&settings, &layout)?,
             view: View::open(&around.inventory)?,
@@ -592,7 +609,7 @@ pub fn state_name(parts: &[&[u8]]) -> String {
 }
 
 /// The trash of the UTC day of this moment.
-fn trash_of(now: Timestamp) -> Option<RelPath> {
+pub(in crate::daemon) fn trash_of(now: Timestamp) -> Option<RelPath> {
     let text = now.to_string();
     Some(RelPath::new(TRASH).ok()?.join(text.get(..10)?.as_bytes()))
 }

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{Advice, AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::LocalTarget;
@@ -250,6 +250,8 @@ impl Session for LocalSession {
         let (dir, name) = self.parent(path, false)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = rustix::fs::openat(&*dir, name, flags, Mode::empty()).map_err(io("read", path))?;
+        // Whoever reads a copy wants to know what is on the medium; what is not written yet stays in the cache.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         Ok(Box::new(File::from(file)))
     }
 

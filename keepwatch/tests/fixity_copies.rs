@@ -1,0 +1,117 @@
+//! Copies: proved by reading them again, rot told from honest edits, mended from whoever still has it.
+#![allow(clippy::unwrap_used)]
+
+mod house;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use house::{House, files, flip, rel};
+use support::pair::make_tree;
+use support::{Dice, sized};
+
+/// How many copies are proved, by the last record of each.
+fn proved(house: &House, replica: &str) -> usize {
+    let records = house.keepwatch.records();
+    let of_it = records.iter().filter(|record| record["do"] == "verified" && record["replica"] == replica);
+    let pairs = of_it.flat_map(|record| {
+        record["files"].as_array().unwrap().chunks(2).map(|pair| pair[0].clone()).collect::<Vec<_>>()
+    });
+    pairs.map(|id| id.as_i64().unwrap()).collect::<BTreeSet<_>>().len()
+}
+
+#[test]
+fn rot_at_a_replica_is_found_and_mended() {
+    let mut house = House::with_replicas(&["vault", "second"], "");
+    make_tree(&house.root(), sized(200, 20_000));
+    fs::hard_link(house.root().join("d1/e1/f1"), house.root().join("another-name")).unwrap();
+    house.keepwatch.start_and_settle();
+    house.wait_copied(&["vault", "second"]);
+    let (found, sum) = house.verify(&["--replica", "vault"], 0);
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!(proved(&house, "vault") as u64, sum["verified"].as_u64().unwrap());
+    let all = files(&house.copies("vault"));
+    let mut dice = Dice::new(3);
+    let mut expected = BTreeMap::new();
+    for (number, path) in all.iter().step_by(all.len() / sized(30, 100)).enumerate() {
+        let what = match number % 4 {
+            0 => {
+                fs::write(path, "not by us").unwrap();
+                "changed"
+            }
+            1 => {
+                fs::remove_file(path).unwrap();
+                "missing"
+            }
+            _ => {
+                flip(path, &mut dice);
+                "rot"
+            }
+        };
+        expected.insert(rel(&house.copies("vault"), path), what.to_owned());
+    }
+    fs::write(house.copies("vault").join("stray"), "not ours").unwrap();
+    expected.insert("stray".to_owned(), "foreign".to_owned());
+    assert_eq!(house.verify(&["--replica", "vault"], 1).0, expected);
+    assert_eq!(house.keepwatch.ask(&["status"]).status.code(), Some(1));
+    // Honest edits of originals are no findings anywhere.
+    fs::write(house.root().join("d2/e2/f2"), "an honest edit").unwrap();
+    let edited = house.copies("vault").join("d2/e2/f2");
+    support::wait_for("the edit is there", || fs::read(&edited).is_ok_and(|bytes| bytes == b"an honest edit"));
+    expected.remove("d2/e2/f2");
+    let (found, sum) = house.verify(&["--replica", "vault", "--repair"], 1);
+    assert_eq!(found, expected);
+    assert_eq!(sum["repaired"].as_u64().unwrap() as usize, expected.len() - 1, "{sum}");
+    fs::remove_file(house.copies("vault").join("stray")).unwrap();
+    let (found, _) = house.verify(&["--replica", "vault"], 0);
+    assert!(found.is_empty());
+    let different = support::pair::differences(&house.root(), &house.copies("vault"));
+    let of_files: Vec<_> = different.iter().filter(|line| line.contains("/f") || line.contains("another")).collect();
+    assert!(of_files.is_empty(), "{of_files:#?}");
+    let repaired = house.keepwatch.records().iter().filter(|record| record["do"] == "repaired").count();
+    assert_eq!(repaired, expected.len() - 1);
+    house.keepwatch.assert_verifies();
+    // The bad bytes lie in the trash.
+    let trash = house.dir.path().join("vault/.keepwatch-trash");
+    assert!(files(&trash).len() >= expected.values().filter(|what| *what == "rot").count());
+    house.keepwatch.stop();
+    house.keepwatch.ok(&["replay"]);
+    assert_eq!(house.verify(&["--replica", "vault"], 0).0.len(), 0);
+}
+
+#[test]
+fn an_original_is_mended_only_when_it_is_named() {
+    let mut house = House::with_replicas(&["vault", "second"], "");
+    make_tree(&house.root(), 100);
+    house.keepwatch.start_and_settle();
+    house.wait_copied(&["vault", "second"]);
+    house.keepwatch.stop();
+    let all = files(&house.root());
+    let contents: BTreeMap<PathBuf, Vec<u8>> = all.iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    let mut dice = Dice::new(9);
+    let rotten: Vec<&PathBuf> = all.iter().step_by(10).collect();
+    rotten.iter().for_each(|path| flip(path, &mut dice));
+    // The first replica has rotted at the same place.
+    flip(&house.copies("vault").join(rel(&house.root(), rotten[0])), &mut dice);
+    assert!(house.told(&["verify", "--repair"], 2).contains("only when it is named"));
+    let one = rotten[0].to_str().unwrap();
+    let text = house.told(&["verify", "--repair", one], 1);
+    assert!(text.contains("repaired") && text.contains("from second") && text.contains("kept as"), "{text}");
+    assert_eq!(fs::read(rotten[0]).unwrap(), contents[rotten[0]]);
+    assert_eq!(house.verify(&[], 1).0.len(), rotten.len() - 1);
+    fs::remove_file(&all[1]).unwrap();
+    let root = house.root();
+    let (found, sum) = house.verify(&["--repair", root.to_str().unwrap()], 1);
+    assert_eq!((found.len(), sum["repaired"].as_u64().unwrap() as usize), (rotten.len(), rotten.len()), "{found:?}");
+    for (path, content) in &contents {
+        assert_eq!(&fs::read(path).unwrap(), content, "{path:?}");
+    }
+    let kept = files(&house.dir.path().join("state/kept"));
+    assert_eq!(kept.len(), rotten.len());
+    house.keepwatch.start_and_settle();
+    house.settle();
+    house.wait_copied(&["second"]);
+    assert_eq!(house.verify(&["--replica", "second"], 0).0.len(), 0);
+}
