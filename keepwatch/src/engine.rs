@@ -67,6 +67,7 @@ fn root(root: &RootSettings) -> engine::RootSettings {
         settle_min: root.settle_min,
         open_max: root.open_max,
         lease: root.lease,
+        copies_min: root.copies_min,
     }
 }
 

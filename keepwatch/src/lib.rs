@@ -29,6 +29,7 @@ mod service;
 mod show;
 mod signals;
 mod systemd;
+mod telling;
 mod units;
 mod verifying;
 

@@ -18,6 +18,7 @@ use crate::control::{ReplicaWish, Request};
 use crate::error::CommandError;
 use crate::show::status::{Follower, Journal, Problem, Replica, Root, RootState, Service, Status};
 use crate::signals;
+use crate::telling;
 use crate::verifying;
 
 /// How long a running service may take to say how it is.
@@ -189,6 +190,10 @@ impl Handler for Running {
                 }
             }
             Request::Verify(asked) => verifying::by_engine(&self.engine(), &asked, progress),
+            Request::Tell { acts } => {
+                let acts = telling::acts(&acts)?;
+                self.ask(None, |done| Command::Acts { acts, done }).map(|seq| Value::from(seq.0))
+            }
             Request::RootAccept { name } => {
                 let root = RootName::new(name);
                 match self.ask(None, |done| Command::Accept { root, done })? {

@@ -11,11 +11,12 @@ use keepwatch_engine::daemon::service::Command;
 use keepwatch_engine::daemon::settings::Settings;
 use keepwatch_engine::daemon::state::inventory_of;
 use keepwatch_engine::model::{RelPath, ReplicaName, RootName};
-use keepwatch_journal::{Body, Record, Seq, Timestamp};
+use keepwatch_journal::{Body, Record};
 use serde_json::{Value, json};
 
 use crate::control::VerifyRequest;
 use crate::error::{CommandError, Kind};
+use crate::telling::text_of;
 
 /// Events that may wait to be shown.
 const EVENTS_MAX: usize = 1_024;
@@ -76,7 +77,8 @@ pub fn alone(
     let stop = AtomicBool::new(false);
     let inventory = inventory_of(&settings.state_dir);
     let (host, state) = (scribe.identity().host.clone(), scribe.identity().host_id.clone());
-    let around = Surroundings { settings, inventory, host, state, tell: &scribe, stop: &stop, limit: None };
+    let around =
+        Surroundings { settings, inventory, host, state, tag: "alone", tell: &scribe, stop: &stop, limit: None };
     let mut failed = None;
     let outcome = fixity::verify(&job, &around, &mut |event| {
         each(event).map_err(|error| {
@@ -115,13 +117,6 @@ fn to_value(event: Event) -> Value {
             "replica": replica.as_ref().map(ReplicaName::as_str),
         }),
     }
-}
-
-/// An act as it would stand in the journal.
-fn text_of(body: Body) -> String {
-    let mut text = Vec::new();
-    Record { seq: Seq::ZERO, at: Timestamp(0), body, extra: None }.render(&mut text);
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Undoes [`to_value`]; `None` for what a later version tells.

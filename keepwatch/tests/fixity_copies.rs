@@ -115,3 +115,68 @@ fn an_original_is_mended_only_when_it_is_named() {
     house.wait_copied(&["second"]);
     assert_eq!(house.verify(&["--replica", "second"], 0).0.len(), 0);
 }
+
+#[test]
+fn a_tree_comes_back_whole() {
+    let mut house = House::with_replicas(&["vault"], "");
+    make_tree(&house.root(), sized(150, 20_000));
+    fs::hard_link(house.root().join("d1/e1/f1"), house.root().join("another-name")).unwrap();
+    std::os::unix::fs::symlink("d1/e1", house.root().join("link")).unwrap();
+    fs::write(house.root().join("odd \n name"), "x").unwrap();
+    fs::create_dir_all(house.root().join("empty/inner")).unwrap();
+    house.keepwatch.start_and_settle();
+    house.wait_copied(&["vault"]);
+    let back = house.dir.path().join("back");
+    let (root, to) = (house.root(), back.clone());
+    let (root, to) = (root.to_str().unwrap(), to.to_str().unwrap());
+    let text = house.told(&["restore", root, "--from", "vault", "--to", to], 0);
+    assert!(text.contains("restored and verified"), "{text}");
+    assert_eq!(support::pair::differences(&house.root(), &back), Vec::<String>::new());
+    // Again: nothing is fetched. What is in the way stays.
+    assert!(house.told(&["restore", root, "--from", "vault", "--to", to], 0).starts_with("0 files"));
+    fs::write(back.join("d1/e1/f1"), "mine").unwrap();
+    assert!(house.told(&["restore", root, "--from", "vault", "--to", to], 3).contains("something else is there"));
+    assert_eq!(fs::read(back.join("d1/e1/f1")).unwrap(), b"mine");
+    // A part, as it was before it was overwritten; and what is gone for good here.
+    let path = house.root().join("d2/e2/f2");
+    let before = fs::read(&path).unwrap();
+    house.keepwatch.caught_up();
+    let at = jiff_now();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(&path, "another version").unwrap();
+    fs::remove_file(house.root().join("d3/e3/f3")).unwrap();
+    support::wait_for("the replica has followed", || {
+        fs::read(house.copies("vault").join("d2/e2/f2")).unwrap() == b"another version"
+            && !house.copies("vault").join("d3/e3/f3").exists()
+    });
+    let then = house.dir.path().join("then");
+    let then = then.to_str().unwrap();
+    house.told(&["restore", path.to_str().unwrap(), "--from", "vault", "--to", then, "--at", &at], 0);
+    assert_eq!(fs::read(house.dir.path().join("then/f2")).unwrap(), before);
+    let gone = house.root().join("d3/e3/f3");
+    house.told(&["restore", gone.to_str().unwrap(), "--from", "vault", "--to", then, "--at", &at], 0);
+    assert!(house.dir.path().join("then/f3").exists());
+    assert!(
+        house.told(&["restore", gone.to_str().unwrap(), "--from", "vault", "--to", then], 2).contains("holds nothing")
+    );
+    // A drill fetches, and leaves nothing.
+    assert!(house.told(&["restore", "--from", "vault", "--drill", "20"], 0).starts_with("20 files"));
+    assert!(house.told(&["restore", root, "--from", "vaut", "--to", to], 2).contains("did you mean `vault`"));
+    flip(&house.copies("vault").join("d4/e4/f4"), &mut Dice::new(1));
+    let again = house.dir.path().join("again");
+    assert!(
+        house
+            .told(&["restore", root, "--from", "vault", "--to", again.to_str().unwrap()], 3)
+            .contains("is not what it was")
+    );
+    assert!(!again.join("d4/e4/f4").exists());
+    let restored = house.keepwatch.records().iter().filter(|record| record["do"] == "restored").count();
+    assert_eq!(restored, 7);
+    house.keepwatch.stop();
+    house.told(&["restore", "--from", "vault", "--drill", "5"], 0);
+}
+
+fn jiff_now() -> String {
+    let output = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S.%NZ"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}

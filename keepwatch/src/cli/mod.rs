@@ -12,8 +12,10 @@ pub mod mirror;
 pub mod place;
 pub mod receive;
 pub mod reconcile;
+pub mod release;
 pub mod replay;
 pub mod replica;
+pub mod restore;
 pub mod root;
 pub mod run;
 pub mod status;
@@ -84,6 +86,10 @@ pub enum Command {
     Config(config::Args),
     /// Keep replicas: add, list, sync, resume, accept, remove
     Replica(replica::Args),
+    /// Free the space of originals that enough replicas are proved to hold
+    Release(release::Args),
+    /// Get files back from a replica, verified
+    Restore(restore::Args),
     /// List the roots, or accept a replaced disk
     Root(root::Args),
     /// Take copies in for a Keepwatch on another host: what `ssh` starts on this side
@@ -114,6 +120,8 @@ impl Command {
             Command::Init(args) => init::run(args, context),
             Command::Config(args) => config::run(args, context),
             Command::Replica(args) => replica::run(args, context),
+            Command::Release(args) => release::run(args, context),
+            Command::Restore(args) => restore::run(args, context),
             Command::Root(args) => root::run(args, context),
             Command::Receive(args) => receive::run(args, context),
             Command::Completions(args) => completions::run(args),

@@ -23,7 +23,7 @@ use crate::units;
 const LATER_SECTIONS: [&str; 3] = ["triggers", "packs", "server"];
 
 /// The same within a root.
-const LATER_ROOT_KEYS: [&str; 3] = ["verify_every", "copies_min", "open_files"];
+const LATER_ROOT_KEYS: [&str; 2] = ["verify_every", "open_files"];
 
 /// Variables that triggers set for the commands they run, and that those commands hand on to us.
 const TRIGGER_VARIABLES: [&str; 6] =
@@ -99,6 +99,8 @@ pub struct RawRoot {
     pub open_max: Option<Sourced<Duration>>,
     /// `lease`.
     pub lease: Option<Sourced<bool>>,
+    /// `copies_min`.
+    pub copies_min: Option<Sourced<u64>>,
 }
 
 impl RawConfig {
@@ -165,6 +167,7 @@ impl RawConfig {
             settle_min: table.duration("settle_min", problems),
             open_max: table.duration("open_max", problems),
             lease: table.boolean("lease", problems),
+            copies_min: table.count("copies_min", problems),
         };
         table.finish(&LATER_ROOT_KEYS, problems);
         // Two files that each define the root would otherwise win or lose by their names.

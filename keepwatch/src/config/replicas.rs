@@ -17,6 +17,8 @@ use super::problem::{Origin, Problem, Sourced};
 use super::reader::{Table, nearest};
 use super::settings::{Origins, RootSettings, Taker};
 use crate::aws;
+use crate::error::CommandError;
+use crate::show::safe::Safe;
 
 /// Deletes wait for so long.
 const DELETE_DELAY: Duration = Duration::from_secs(60);
@@ -233,6 +235,20 @@ impl ReplicaSpec {
         }
         Ok(())
     }
+}
+
+/// The replica of this name.
+///
+/// # Errors
+/// A usage error with the nearest name that there is.
+pub fn known<'r>(replicas: &'r [ReplicaSpec], name: &str) -> Result<&'r ReplicaSpec, CommandError> {
+    replicas.iter().find(|replica| replica.name == name).ok_or_else(|| {
+        let error = CommandError::usage(format!("there is no replica `{}`", Safe::text(name)));
+        match nearest(name, replicas.iter().map(|replica| replica.name.as_str())) {
+            Some(known) => error.hint(format!("did you mean `{known}`?")),
+            None => error.hint("`keepwatch replica list` lists them"),
+        }
+    })
 }
 
 /// With links resolved, as far as it exists.

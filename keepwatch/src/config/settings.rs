@@ -78,6 +78,8 @@ pub struct RootSettings {
     pub open_max: Duration,
     /// Whether a read lease may be taken for an instant to see that no writer is left.
     pub lease: bool,
+    /// How many replicas have to be proved to hold each file; 0: nothing is said about that.
+    pub copies_min: u64,
 }
 
 /// How changes of a root are noticed.
@@ -269,6 +271,7 @@ fn validate_root(name: &str, raw: RawRoot, take: &mut Taker<'_>, problems: &mut 
         settle_min: take.or(&key("settle_min"), raw.settle_min, Duration::ZERO),
         open_max: take.or(&key("open_max"), raw.open_max, OPEN_MAX),
         lease: take.or(&key("lease"), raw.lease, true),
+        copies_min: take.or(&key("copies_min"), raw.copies_min, 0),
     })
 }
 
@@ -315,6 +318,15 @@ fn check(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
             if let Err(error) = pattern_set(&root.path, patterns) {
                 wrong(&key(name), format!("`roots.{}.{name}`: {error}", root.name));
             }
+        }
+        let holds = |replica: &&ReplicaSpec| replica.roots.is_empty() || replica.roots.contains(&root.name);
+        let replicas = settings.replicas.iter().filter(holds).count() as u64;
+        if root.copies_min > replicas {
+            let message = format!(
+                "`roots.{}.copies_min` is {}, and {replicas} replicas hold that root: add replicas, or ask for fewer copies",
+                root.name, root.copies_min
+            );
+            wrong(&key("copies_min"), message);
         }
         if root.watch == WatchMethod::Poll && root.poll == Poll::Off {
             wrong(
@@ -373,6 +385,7 @@ impl RawRoot {
             settle_min: None,
             open_max: None,
             lease: None,
+            copies_min: None,
         }
     }
 }

@@ -152,6 +152,7 @@ impl Lister<'_> {
         self.add(&section, "settle_min", format_duration(root.settle_min));
         self.add(&section, "open_max", format_duration(root.open_max));
         self.add(&section, "lease", root.lease);
+        self.add(&section, "copies_min", integer(root.copies_min));
         if root.name.contains('.') {
             self.entries[first..].iter_mut().for_each(|entry| entry.section = format!("roots.\"{}\"", root.name));
         }

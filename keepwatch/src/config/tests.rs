@@ -163,7 +163,7 @@ fn sections_of_later_versions_are_refused_not_ignored() {
         let error = refusal(section);
         assert!(error.contains("not supported by this version"), "{section}: {error}");
     }
-    assert!(refusal("[roots.r]\npath = \"/srv\"\ncopies_min = 2").contains("`roots.r.copies_min` is not supported"));
+    assert!(refusal("[roots.r]\npath = \"/srv\"\ncopies_min = 2").contains("0 replicas hold that root"));
 }
 
 #[test]

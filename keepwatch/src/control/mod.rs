@@ -31,6 +31,11 @@ pub enum Request {
     },
     /// Verify originals or copies; on the way `progress` carries findings, and how far it is.
     Verify(VerifyRequest),
+    /// Journal what a command has restored or is about to release, each as the text of its record.
+    Tell {
+        /// In their order.
+        acts: Vec<String>,
+    },
     /// Take the disk that is there now as the root's.
     RootAccept {
         /// Which root.

@@ -3,6 +3,7 @@
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use keepwatch_engine::daemon::fixity::Sum;
+use keepwatch_engine::daemon::fixity::restore::Sum as Restored;
 use keepwatch_engine::daemon::replicate::Reading;
 
 use crate::service::Scan;
@@ -101,6 +102,36 @@ impl VerifyBar {
     pub fn show(&self, sum: &Sum) {
         self.0.set_position(sum.bytes);
         self.0.set_message(format!("{} files, {} read", HumanCount(sum.files), human_size(sum.bytes)));
+        self.0.tick();
+    }
+
+    /// Lets something be printed beside it.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
+    }
+
+    /// Takes it away.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// How far restoring has come: a count.
+pub struct RestoreBar(ProgressBar);
+
+impl RestoreBar {
+    /// On stderr. It shows nothing before the first [`RestoreBar::show`], without a terminal, and if `quiet`.
+    #[must_use]
+    pub fn new(quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(style("{spinner} {msg} in {elapsed}"));
+        RestoreBar(bar)
+    }
+
+    /// Shows how far it is.
+    pub fn show(&self, sum: &Restored) {
+        self.0.set_message(format!("{} files, {} restored", HumanCount(sum.files + sum.there), human_size(sum.bytes)));
         self.0.tick();
     }
 

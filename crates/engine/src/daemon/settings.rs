@@ -45,6 +45,8 @@ pub struct RootSettings {
     pub open_max: Duration,
     /// Whether leases may be asked for.
     pub lease: bool,
+    /// How many replicas have to be proved to hold each file; 0: nothing is said about that.
+    pub copies_min: u64,
 }
 
 /// The whole.

@@ -146,7 +146,11 @@ pub(super) fn apply(db: &Connection, body: &Body, root: i64, stamp: Stamp) -> ru
             prove(db, (replica, root, act.file), act.of)?;
             Ok(Some(FileId(act.file)))
         }
-        Body::Released(act) => Ok(Some(FileId(act.file))),
+        Body::Released(act) => {
+            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO released VALUES (?1, ?2)")?;
+            insert.execute([act.file, signed(stamp.seq.0)])?;
+            Ok(Some(FileId(act.file)))
+        }
         _ => Ok(None),
     }
 }
@@ -248,6 +252,17 @@ pub(super) fn forget(db: &Connection, replica: i64, root: i64, from: &[u8], end:
     Ok(())
 }
 
+/// Whether an object was released, and has not come back.
+pub(super) fn is_released(db: &Connection, file: i64) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM released WHERE file_id=?1")?.exists([file])
+}
+
+/// A released object was seen again.
+pub(super) fn came_back(db: &Connection, file: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM released WHERE file_id=?1")?.execute([file])?;
+    Ok(())
+}
+
 fn read_check(row: &Row<'_>) -> rusqlite::Result<CheckRow> {
     Ok(CheckRow {
         file_id: FileId(row.get(0)?),
@@ -337,6 +352,31 @@ impl View {
             ))?;
             let rows = find.query_map(params![replica, root.0, signed(limit as u64)], copies::read_copy)?;
             rows.collect()
+        })
+    }
+
+    /// Whether an original was released: it is not there, and it is not deleted.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn is_released(&self, file: FileId) -> Result<bool> {
+        self.read(|db| is_released(db, file.0))
+    }
+
+    /// How many replicas are proved to hold the current version of an original.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn proved_copies(&self, known: &Known) -> Result<u64> {
+        self.read(|db| {
+            let mut count = db.prepare_cached(
+                "SELECT count(*) FROM replicas p WHERE p.url IS NOT NULL AND EXISTS (SELECT 1 FROM copies c \
+                 WHERE c.replica_id=p.replica_id AND c.file_id=?1 AND c.proof=3 AND c.of_seq>=?2 AND c.sha256=?3)",
+            )?;
+            let sha256 = known.sha256.as_ref().map(|digest| &digest[..]);
+            count.query_row(params![known.file_id.0, signed(known.version_seq.0), sha256], |row| {
+                row.get(0).map(unsigned)
+            })
         })
     }
 

@@ -206,6 +206,12 @@ CREATE TABLE checks (
 CREATE INDEX checks_oldest ON checks (replica_id, root_id, at_ns);
 CREATE INDEX checks_unsound ON checks (seq) WHERE verdict <> 1;
 
+-- Originals that were removed to free their space: their names stay, as if they were there.
+CREATE TABLE released (
+  file_id INTEGER PRIMARY KEY,
+  seq     INTEGER NOT NULL
+) STRICT;
+
 -- The BLAKE3 of originals, where it is known, besides the SHA-256.
 CREATE TABLE blake3 (
   file_id INTEGER PRIMARY KEY,

@@ -223,6 +223,10 @@ impl Session for ThrottledSession {
         self.inner.read(path)
     }
 
+    fn meta(&self, path: &RelPath) -> Result<Option<Meta>> {
+        self.inner.meta(path)
+    }
+
     fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {
         match content {
             Content::File { bytes, size, is_sparse } => {

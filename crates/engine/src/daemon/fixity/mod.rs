@@ -7,6 +7,8 @@ mod copies;
 mod mend;
 mod originals;
 mod place;
+pub mod release;
+pub mod restore;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -120,6 +122,8 @@ pub struct Surroundings<'s> {
     pub host: String,
     /// The id of the state.
     pub state: String,
+    /// What this is, in letters: who looks at a target at the same time for something else drops nothing of ours.
+    pub tag: &'static str,
     /// Who journals.
     pub tell: &'s dyn Tell,
     /// Ends it.
@@ -160,6 +164,9 @@ pub enum FixityError {
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// There is nothing to restore.
+    #[error("{0}")]
+    Nothing(String),
     /// A directory could not be listed.
     #[error(transparent)]
     Preview(#[from] crate::daemon::preview::PreviewError),
@@ -191,7 +198,9 @@ pub enum TroubleKind {
 impl From<FixityError> for FixityTrouble {
     fn from(error: FixityError) -> Self {
         let kind = match &error {
-            FixityError::NoRoot(_) | FixityError::NoReplica(_) | FixityError::Settings(_) => TroubleKind::Asked,
+            FixityError::NoRoot(_) | FixityError::NoReplica(_) | FixityError::Nothing(_) | FixityError::Settings(_) => {
+                TroubleKind::Asked
+            }
             FixityError::Absent { .. }
             | FixityError::NeverReached(_)
             | FixityError::Stopped

@@ -33,7 +33,7 @@ impl<'s> Place<'s> {
         let claim = Claim {
             owner: settings.owner.clone().unwrap_or_else(|| around.state.clone()),
             // Its keeper stages by another name, and drops nothing of ours.
-            state: format!("fixity{}", around.state),
+            state: format!("{}{}", around.tag, around.state),
             host: around.host.clone(),
             identity: row.identity.clone(),
         };

@@ -142,6 +142,9 @@ impl Walk<'_> {
         let Some(facts) = known.facts.as_ref().filter(|facts| facts.kind == FileType::File) else {
             return Ok(Err(Passed::Over));
         };
+        if self.view.is_released(known.file_id)? {
+            return Ok(Err(Passed::Over));
+        }
         if !known.is_settled() {
             return Ok(Err(Passed::Busy));
         }

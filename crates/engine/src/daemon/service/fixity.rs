@@ -34,11 +34,20 @@ impl Service {
         }
         let (settings, inventory) = (self.settings.clone(), self.state.inventory());
         let identity = self.state.identity();
+        let tag = if job.repair { "repair" } else { "verify" };
         let (host, state) = (identity.host.clone(), identity.host_id.clone());
         let (tell, stop) = (ByService(self.replicas.commands()), Arc::clone(&self.verifiers.stop));
         let thread = std::thread::Builder::new().name("verify".to_owned()).spawn(move || {
-            let around =
-                Surroundings { settings: &settings, inventory, host, state, tell: &tell, stop: &stop, limit: None };
+            let around = Surroundings {
+                settings: &settings,
+                inventory,
+                host,
+                state,
+                tag,
+                tell: &tell,
+                stop: &stop,
+                limit: None,
+            };
             let mut each = |event| events.send(event).map_err(|_| FixityError::Stopped);
             let _ = done.send(fixity::verify(&job, &around, &mut each).map_err(FixityTrouble::from));
         });
