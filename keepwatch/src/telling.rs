@@ -36,7 +36,7 @@ pub enum Teller {
     /// A service runs.
     Service(ByControl),
     /// None does.
-    Alone(Scribe),
+    Alone(Box<Scribe>),
 }
 
 /// By the control socket.
@@ -55,7 +55,7 @@ impl Teller {
         match by_control.call(&Request::Sync {}) {
             Ok(()) => Ok(Teller::Service(by_control)),
             Err(error) if error.kind == Kind::Unreachable && crate::lock::holder(&settings.state_dir).is_none() => {
-                Ok(Teller::Alone(Scribe::open(settings)?))
+                Ok(Teller::Alone(Box::new(Scribe::open(settings)?)))
             }
             Err(error) => Err(error),
         }
@@ -66,7 +66,7 @@ impl Teller {
     pub fn tell(&self) -> &dyn Tell {
         match self {
             Teller::Service(service) => service,
-            Teller::Alone(scribe) => scribe,
+            Teller::Alone(scribe) => &**scribe,
         }
     }
 

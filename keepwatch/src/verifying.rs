@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use keepwatch_engine::daemon::fixity::import::How;
 use keepwatch_engine::daemon::fixity::{self, Event, FixityTrouble, Job, Sum, Surroundings, TroubleKind};
 use keepwatch_engine::daemon::scribe::Scribe;
 use keepwatch_engine::daemon::service::Command;
@@ -34,6 +35,7 @@ pub fn job(asked: &VerifyRequest) -> Result<Job, CommandError> {
         scopes: asked.scopes.iter().map(scope).collect::<Result<_, CommandError>>()?,
         replica: asked.replica.as_deref().map(ReplicaName::new),
         repair: asked.repair,
+        import: asked.import.map(|content| if content { How::Content } else { How::Attributes }),
         max_age: asked.max_age_ms.map(Duration::from_millis),
         from_medium: asked.from_medium,
     })

@@ -127,6 +127,7 @@ fn request(args: &Args, context: &Context, view: &View) -> Result<VerifyRequest,
         scopes: args.paths.iter().map(scope).collect::<Result<_, CommandError>>()?,
         replica: args.replica.clone(),
         repair: args.repair,
+        import: None,
         max_age_ms: max_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         from_medium: args.from_medium,
     })

@@ -71,6 +71,7 @@ fn every_key_is_read() {
         settle_min: Duration::from_secs(5),
         open_max: Duration::from_secs(7200),
         lease: false,
+        copies_min: 0,
     };
     let expected = Settings {
         state_dir: "/state".into(),
@@ -83,6 +84,7 @@ fn every_key_is_read() {
             commit_interval: Duration::from_millis(20),
             commit_records: 100,
         },
+        digest: keepwatch_engine::model::Algorithm::Sha256,
         postgres: None,
         roots: vec![root],
         replicas: Vec::new(),

@@ -67,6 +67,8 @@ pub struct VerifyRequest {
     pub scopes: Vec<(String, Vec<u8>)>,
     /// The copies at this replica.
     pub replica: Option<String>,
+    /// Take what lies at the replica for the copies that it is: by its attributes, or (`true`) by its content.
+    pub import: Option<bool>,
     /// Mend what is not what it was.
     pub repair: bool,
     /// Leave out what was verified within so many milliseconds.

@@ -35,9 +35,12 @@ impl Handler for Example {
                 Err(CommandError::usage(format!("there is no root `{name}`")).hint("look again"))
             }
             Request::Stop {} => panic!("on purpose"),
-            Request::Sync {} | Request::Reload {} | Request::Replica { .. } | Request::ReplicaForget { .. } => {
-                Ok(Value::Null)
-            }
+            Request::Sync {}
+            | Request::Verify(_)
+            | Request::Tell { .. }
+            | Request::Reload {}
+            | Request::Replica { .. }
+            | Request::ReplicaForget { .. } => Ok(Value::Null),
         }
     }
 }

@@ -58,8 +58,8 @@ mod tests;
 
 pub use crate::apply::copy_key;
 pub(crate) use crate::apply::range_end;
-pub use copies::{CopyCounts, CopyRow, FailureRow, Misplaced, ReplicaRow};
 pub use checks::{CheckRow, FindingRow, Named, Verdict};
+pub use copies::{CopyCounts, CopyRow, FailureRow, Misplaced, ReplicaRow};
 pub use error::{InventoryError, Result};
 pub use list::{ListQuery, Listed, Listing};
 pub use log::LogQuery;

@@ -4,6 +4,7 @@
 //! had happened is in the inventory: what was changed honestly meanwhile is no finding.
 
 mod copies;
+pub mod import;
 mod mend;
 mod originals;
 mod place;
@@ -37,6 +38,8 @@ pub struct Job {
     pub repair: bool,
     /// What was verified within this time is left out.
     pub max_age: Option<Duration>,
+    /// Copies that are not known yet are looked for first, and taken for what they are.
+    pub import: Option<import::How>,
     /// The medium is read, not the page cache.
     pub from_medium: bool,
 }
@@ -68,6 +71,8 @@ pub struct Sum {
     pub repaired: u64,
     /// Findings that could not be.
     pub unmended: u64,
+    /// Things at a replica that were taken for copies because their size and mtime fit.
+    pub presumed: u64,
     /// Copies of which no hash is known to hold them against.
     pub unknown: u64,
 }
@@ -223,6 +228,9 @@ pub fn verify(
 ) -> Result<Sum, FixityError> {
     // What happened before is known, and what is found is known when it is over.
     around.tell.catch_up()?;
+    if let (Some(replica), Some(how)) = (&job.replica, job.import) {
+        return import::import(replica, how, around, each);
+    }
     let sum = match &job.replica {
         Some(replica) => copies::verify(replica, job, around, each)?,
         None => originals::verify(job, around, each)?,

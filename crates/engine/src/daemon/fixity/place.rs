@@ -3,7 +3,7 @@
 use super::{FixityError, Surroundings};
 use crate::daemon::replicate::{ReplicaSettings, placements};
 use crate::inventory::{DirId, ReplicaRow, View};
-use crate::model::{RelPath, ReplicaName, RootName};
+use crate::model::{Body, RelPath, Replica, ReplicaName, RootName};
 use crate::sync::layout::Placement;
 use crate::target::{Claim, Session};
 
@@ -39,12 +39,50 @@ impl<'s> Place<'s> {
         };
         let (session, _) = settings.target.open(&claim)?;
         let mut roots = Vec::new();
-        for (name, _, placement) in placements(settings, &around.host)? {
+        for (name, placement, _) in placements(settings, &around.host)? {
             if let Some(dir) = view.root_dir(&name)? {
                 roots.push(PlacedRoot { name, dir, placement });
             }
         }
         Ok(Place { settings, row, session, roots })
+    }
+
+    /// Opens the target of a replica that may never have been reached, which is marked as ours then. It is journaled how its roots
+    /// lie there, so that its keeper knows what is known of it.
+    pub(super) fn enrol(around: &Surroundings<'s>, view: &View, name: &ReplicaName) -> Result<Self, FixityError> {
+        let settings = around.settings.replicas.iter().find(|replica| replica.name == *name);
+        let settings = settings.ok_or_else(|| FixityError::NoReplica(name.clone()))?;
+        let row = view.replica(name)?;
+        let claim = Claim {
+            owner: settings.owner.clone().unwrap_or_else(|| around.state.clone()),
+            state: format!("{}{}", around.tag, around.state),
+            host: around.host.clone(),
+            identity: row.as_ref().and_then(|row| row.identity.clone()),
+        };
+        let (_, identity) = settings.target.open(&claim)?;
+        let mut roots = row.as_ref().map(|row| row.roots.clone()).unwrap_or_default();
+        for (root, _, unlisted) in placements(settings, &around.host)? {
+            let is_known = roots.get(root.as_str()).is_some_and(|print| print.starts_with(&unlisted));
+            let has_copies = match (&row, view.root_dir(&root)?) {
+                (Some(row), Some(dir)) => view.has_copies(row.id, dir)?,
+                _ => false,
+            };
+            // What lies there by another layout is its keeper's to withdraw.
+            if !is_known && !has_copies {
+                roots.insert(root.to_string(), unlisted);
+            }
+        }
+        let is_same = row.is_some_and(|row| row.identity.as_ref() == Some(&identity) && row.roots == roots);
+        if !is_same {
+            around.tell.tell(vec![Body::Replica(Box::new(Replica {
+                replica: name.clone(),
+                url: Some(settings.url.clone()),
+                identity: Some(identity),
+                roots,
+            }))])?;
+            around.tell.catch_up()?;
+        }
+        Place::open(around, view, name)
     }
 
     /// The name.

@@ -167,16 +167,21 @@ impl<'k> AtWork<'k> {
     }
 }
 
-/// Where each root goes at a replica of a host, for whoever looks there besides its keeper.
+/// Where each root goes at a replica of a host, for whoever looks there besides its keeper; and what is journaled of that before
+/// all that is there is known.
 ///
 /// # Errors
 /// [`SettingsError`].
 pub(in crate::daemon) fn placements(
     settings: &ReplicaSettings,
     host: &str,
-) -> Result<Vec<(RootName, PathBuf, Placement)>, SettingsError> {
+) -> Result<Vec<(RootName, Placement, String)>, SettingsError> {
     let kept = kept_roots(settings, &own_layout(settings, host))?;
-    Ok(kept.into_iter().map(|root| (root.name, root.path, root.placement)).collect())
+    let placed = |root: KeptRoot| {
+        let unlisted = root.unlisted();
+        (root.name, root.placement, unlisted)
+    };
+    Ok(kept.into_iter().map(placed).collect())
 }
 
 /// The layout, with the name that the host had at its first start.

@@ -108,6 +108,7 @@ mod tests {
             settle_min: Duration::ZERO,
             open_max: Duration::from_secs(3600),
             lease: true,
+            copies_min: 0,
         }
     }
 
