@@ -15,6 +15,7 @@ use keepwatch_engine::watch::probe::Forced;
 use keepwatch_journal::{OpenError, RootName};
 
 use crate::config::postgres::PostgresSettings;
+use crate::config::replicas;
 use crate::config::{Poll, RootSettings, Settings, WatchMethod};
 use crate::control::Request;
 use crate::control::client::Client;
@@ -42,6 +43,7 @@ pub fn settings(settings: &Settings) -> engine::Settings {
         index: settings.postgres.as_ref().and_then(PostgresSettings::for_engine),
         replicas: settings.replicas.iter().map(|replica| replica.for_engine(&settings.roots, &host)).collect(),
         digest: settings.digest,
+        minute_of_week: replicas::minute_of_week,
         scan_threads: NonZeroUsize::new(cores.min(SCAN_THREADS_MAX)).unwrap_or(NonZeroUsize::MIN),
     }
 }
@@ -68,6 +70,7 @@ fn root(root: &RootSettings) -> engine::RootSettings {
         open_max: root.open_max,
         lease: root.lease,
         copies_min: root.copies_min,
+        scrubbing: root.scrubbing.clone(),
     }
 }
 

@@ -38,6 +38,7 @@ pub fn job(asked: &VerifyRequest) -> Result<Job, CommandError> {
         import: asked.import.map(|content| if content { How::Content } else { How::Attributes }),
         max_age: asked.max_age_ms.map(Duration::from_millis),
         from_medium: asked.from_medium,
+        is_scrubbing: false,
     })
 }
 

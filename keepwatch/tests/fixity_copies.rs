@@ -180,3 +180,37 @@ fn jiff_now() -> String {
     let output = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S.%NZ"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
+
+/// How often files were verified, by the records.
+fn checked(house: &House, replica: Option<&str>) -> usize {
+    let records = house.keepwatch.records();
+    let of_it = records.iter().filter(|one| one["do"] == "verified" && one["replica"].as_str() == replica);
+    of_it.map(|record| record["files"].as_array().unwrap().len() / 2).sum::<usize>()
+}
+
+#[test]
+fn copies_are_proved_by_themselves() {
+    let mut house = House::with_replicas(&["vault"], "");
+    let config = house.keepwatch.config.clone().unwrap();
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("records\"\n[", "records\"\nverify_every = \"1h\"\n[") + "verify_every = \"1h\"\n";
+    fs::write(&config, text.replace("delete_delay", "verify_bwlimit = \"50M\"\ndelete_delay")).unwrap();
+    make_tree(&house.root(), 80);
+    house.keepwatch.start_and_settle();
+    house.wait_copied(&["vault"]);
+    let count = support::walk(&house.root()).values().filter(|row| row.kind == "file").count();
+    // The next round would come after minutes: a restart looks at once at what is new.
+    house.keepwatch.stop();
+    house.keepwatch.start_and_settle();
+    support::wait_for("all copies are proved", || checked(&house, Some("vault")) >= count);
+    support::wait_for("all originals are verified", || checked(&house, None) >= count);
+    house.keepwatch.stop();
+    let before = checked(&house, None);
+    house.keepwatch.start_and_settle();
+    house.wait_copied(&["vault"]);
+    assert_eq!(
+        (checked(&house, None), checked(&house, Some("vault"))),
+        (before, count),
+        "what was verified lately is not read again"
+    );
+}

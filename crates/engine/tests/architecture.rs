@@ -57,6 +57,7 @@ const NO_IO: &[&str] = &[
     "crates/engine/src/model/",
     "crates/engine/src/apply/",
     "crates/engine/src/daemon/sequencer/",
+    "crates/engine/src/fixity/manifest.rs",
     "crates/engine/src/fixity/verdict.rs",
     "crates/engine/src/sync/guards.rs",
     "crates/engine/src/sync/layout.rs",

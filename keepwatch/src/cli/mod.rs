@@ -8,6 +8,7 @@ pub mod journal;
 pub mod log;
 pub mod ls;
 pub mod man;
+pub mod manifest;
 pub mod mirror;
 pub mod place;
 pub mod receive;

@@ -7,7 +7,7 @@ use keepwatch_engine::inventory::{Verdict, View};
 use keepwatch_journal::json::text::{push_bytes_field, push_name, push_string, push_u64};
 use keepwatch_journal::{RelPath, Repaired, ReplicaName, RootName, Unsound};
 
-use super::{Context, place};
+use super::{Context, manifest, place};
 use crate::config::Settings;
 use crate::control::client::Client;
 use crate::control::{Request, VerifyRequest};
@@ -29,6 +29,7 @@ Examples:
   keepwatch verify
   keepwatch verify /srv/records/2024 --max-age 30d
   keepwatch verify --replica vault --repair
+  keepwatch verify --export /srv/records > records.sha256; keepwatch verify --against records.sha256
   keepwatch verify --repair /srv/records/2024/a.tif")]
 pub struct Args {
     /// What to verify, with all below it; everything unless it is said
@@ -42,6 +43,12 @@ pub struct Args {
     /// Leave out what was verified within this time: so a verification that was interrupted goes on
     #[arg(long, value_name = "TIME")]
     pub max_age: Option<String>,
+    /// Hold files against this manifest, as sha256sum, b3sum, md5sum, sha1sum or sha512sum write it (`-`: from standard input)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "replica", "repair", "max_age", "export"])]
+    pub against: Option<PathBuf>,
+    /// Print what is recorded, as sha256sum writes it. Nothing is read
+    #[arg(long, conflicts_with_all = ["replica", "repair", "max_age", "from_medium"])]
+    pub export: bool,
     /// Read from the medium, not from the page cache
     #[arg(long)]
     pub from_medium: bool,
@@ -52,6 +59,12 @@ pub struct Args {
 /// # Errors
 /// If what is named is in no root, a root is absent, or it cannot be done.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
+    if let Some(path) = &args.against {
+        return manifest::against(path, context);
+    }
+    if args.export {
+        return manifest::export(&args.paths, context);
+    }
     if args.repair && args.replica.is_none() && args.paths.is_empty() {
         return Err(CommandError::usage("an original is replaced only when it is named")
             .hint("give the paths that are to be repaired, or --replica NAME to repair the copies there"));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keepwatch_engine::model::Algorithm;
-use keepwatch_engine::target::TargetUrl;
+use keepwatch_engine::target::{TargetUrl, Timetable};
 use toml::de::DeTable;
 
 use super::Overrides;
@@ -23,7 +23,7 @@ use crate::units;
 const LATER_SECTIONS: [&str; 3] = ["triggers", "packs", "server"];
 
 /// The same within a root.
-const LATER_ROOT_KEYS: [&str; 2] = ["verify_every", "open_files"];
+const LATER_ROOT_KEYS: [&str; 1] = ["open_files"];
 
 /// Variables that triggers set for the commands they run, and that those commands hand on to us.
 const TRIGGER_VARIABLES: [&str; 6] =
@@ -99,6 +99,10 @@ pub struct RawRoot {
     pub open_max: Option<Sourced<Duration>>,
     /// `lease`.
     pub lease: Option<Sourced<bool>>,
+    /// `verify_every`.
+    pub verify_every: Option<Sourced<Duration>>,
+    /// `verify_bwlimit`.
+    pub verify_bwlimit: Option<Sourced<Timetable>>,
     /// `copies_min`.
     pub copies_min: Option<Sourced<u64>>,
 }
@@ -167,6 +171,8 @@ impl RawConfig {
             settle_min: table.duration("settle_min", problems),
             open_max: table.duration("open_max", problems),
             lease: table.boolean("lease", problems),
+            verify_every: table.duration("verify_every", problems),
+            verify_bwlimit: table.parsed("verify_bwlimit", problems, Timetable::parse),
             copies_min: table.count("copies_min", problems),
         };
         table.finish(&LATER_ROOT_KEYS, problems);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepwatch_engine::daemon::replicate::{self as engine, Meter, OnDelete};
+use keepwatch_engine::daemon::settings::Scrubbing;
 use keepwatch_engine::model::{ReplicaName, RootName};
 use keepwatch_engine::sync::filter::FilterText;
 use keepwatch_engine::sync::guards::Limits;
@@ -50,6 +51,8 @@ pub struct RawReplica {
     trash_keep: Option<Sourced<Duration>>,
     transfers: Option<Sourced<u64>>,
     bwlimit: Option<Sourced<Timetable>>,
+    verify_every: Option<Sourced<Duration>>,
+    verify_bwlimit: Option<Sourced<Timetable>>,
     endpoint: Option<Sourced<String>>,
     region: Option<Sourced<String>>,
     profile: Option<Sourced<String>>,
@@ -135,6 +138,8 @@ pub struct ReplicaSpec {
     pub transfers: Option<u64>,
     /// How fast; `None`: as fast as it goes.
     pub bwlimit: Option<Timetable>,
+    /// How old the last check of a copy may grow before it is read again, and how fast.
+    pub scrubbing: Scrubbing,
     /// How S3 is reached.
     pub aws: aws::Source,
 }
@@ -169,6 +174,7 @@ impl ReplicaSpec {
             trash_keep: TRASH_KEEP,
             transfers: None,
             bwlimit: None,
+            scrubbing: Scrubbing::default(),
             aws: aws::Source::default(),
         }
     }
@@ -212,6 +218,7 @@ impl ReplicaSpec {
             trash_keep: self.trash_keep,
             limits: Limits { delete_percent_max, may_empty, allow_deletes },
             transfers: transfers.unwrap_or_else(|| self.url.transfers()),
+            scrubbing: self.scrubbing.clone(),
             once: false,
             owner: None,
             meter: Arc::new(Meter::default()),
@@ -259,7 +266,7 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// By the clock that people read.
-fn minute_of_week() -> u16 {
+pub fn minute_of_week() -> u16 {
     let now = jiff::Zoned::now();
     let day = u16::try_from(now.weekday().to_monday_zero_offset()).unwrap_or(0);
     let part = |number: i8| u16::try_from(number).unwrap_or(0);
@@ -289,6 +296,8 @@ impl RawReplica {
             trash_keep: table.duration("trash_keep", problems),
             transfers: table.count("transfers", problems),
             bwlimit: table.parsed("bwlimit", problems, Timetable::parse),
+            verify_every: table.duration("verify_every", problems),
+            verify_bwlimit: table.parsed("verify_bwlimit", problems, Timetable::parse),
             endpoint: table.string("endpoint", problems),
             region: table.string("region", problems),
             profile: table.string("profile", problems),
@@ -369,6 +378,10 @@ impl RawReplica {
         {
             problems.push(Problem::new(origin, format!("`transfers` must be from 1 to {TRANSFERS_MAX}")));
         }
+        spec.scrubbing = Scrubbing {
+            every: take.or(&key("verify_every"), self.verify_every.map(|every| every.map(Some)), None),
+            bwlimit: take.or(&key("verify_bwlimit"), self.verify_bwlimit.map(|table| table.map(Some)), None),
+        };
         spec.aws.asked = aws::Asked {
             endpoint: take.or(&key("endpoint"), self.endpoint.map(|text| text.map(Some)), None),
             region: take.or(&key("region"), self.region.map(|text| text.map(Some)), None),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use keepwatch_engine::daemon::settings::Scrubbing;
 use keepwatch_engine::model::Algorithm;
 
 use super::overlap;
@@ -78,6 +79,8 @@ pub struct RootSettings {
     pub open_max: Duration,
     /// Whether a read lease may be taken for an instant to see that no writer is left.
     pub lease: bool,
+    /// How old the last check of a file may grow before it is read again, and how fast.
+    pub scrubbing: Scrubbing,
     /// How many replicas have to be proved to hold each file; 0: nothing is said about that.
     pub copies_min: u64,
 }
@@ -271,6 +274,10 @@ fn validate_root(name: &str, raw: RawRoot, take: &mut Taker<'_>, problems: &mut 
         settle_min: take.or(&key("settle_min"), raw.settle_min, Duration::ZERO),
         open_max: take.or(&key("open_max"), raw.open_max, OPEN_MAX),
         lease: take.or(&key("lease"), raw.lease, true),
+        scrubbing: Scrubbing {
+            every: take.or(&key("verify_every"), raw.verify_every.map(|every| every.map(Some)), None),
+            bwlimit: take.or(&key("verify_bwlimit"), raw.verify_bwlimit.map(|table| table.map(Some)), None),
+        },
         copies_min: take.or(&key("copies_min"), raw.copies_min, 0),
     })
 }
@@ -385,6 +392,8 @@ impl RawRoot {
             settle_min: None,
             open_max: None,
             lease: None,
+            verify_every: None,
+            verify_bwlimit: None,
             copies_min: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use keepwatch_engine::daemon::settings::Scrubbing;
 use serde::Serialize;
 
 use super::Loaded;
@@ -120,6 +121,7 @@ impl Lister<'_> {
         if let Some(table) = &replica.bwlimit {
             self.add(&section, "bwlimit", table.to_string());
         }
+        self.add_scrubbing(&section, &replica.scrubbing);
         let asked = &replica.aws.asked;
         for (key, text) in [("endpoint", &asked.endpoint), ("region", &asked.region), ("profile", &asked.profile)] {
             text.iter().for_each(|text| self.add(&section, key, text.as_str()));
@@ -131,6 +133,15 @@ impl Lister<'_> {
         if !replica.name.chars().all(is_bare) {
             let section = format!("replicas.{}", quoted(&replica.name));
             self.entries[first..].iter_mut().for_each(|entry| entry.section.clone_from(&section));
+        }
+    }
+
+    fn add_scrubbing(&mut self, section: &str, scrubbing: &Scrubbing) {
+        if let Some(every) = scrubbing.every {
+            self.add(section, "verify_every", format_duration(every));
+        }
+        if let Some(table) = &scrubbing.bwlimit {
+            self.add(section, "verify_bwlimit", table.to_string());
         }
     }
 
@@ -152,6 +163,7 @@ impl Lister<'_> {
         self.add(&section, "settle_min", format_duration(root.settle_min));
         self.add(&section, "open_max", format_duration(root.open_max));
         self.add(&section, "lease", root.lease);
+        self.add_scrubbing(&section, &root.scrubbing);
         self.add(&section, "copies_min", integer(root.copies_min));
         if root.name.contains('.') {
             self.entries[first..].iter_mut().for_each(|entry| entry.section = format!("roots.\"{}\"", root.name));

@@ -71,6 +71,7 @@ fn every_key_is_read() {
         settle_min: Duration::from_secs(5),
         open_max: Duration::from_secs(7200),
         lease: false,
+        scrubbing: keepwatch_engine::daemon::settings::Scrubbing::default(),
         copies_min: 0,
     };
     let expected = Settings {

@@ -8,6 +8,7 @@ use keepwatch_journal::{Algorithm, RootName};
 
 use crate::daemon::replicate::ReplicaSettings;
 use crate::index::IndexSettings;
+use crate::target::{MinuteOfWeek, Timetable};
 use crate::watch::probe::Forced;
 
 /// When a root is scanned at intervals.
@@ -20,6 +21,15 @@ pub enum PollEvery {
     Never,
     /// At this interval.
     Every(Duration),
+}
+
+/// How what is at a place is verified by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbing {
+    /// How old the last check of a file may grow; `None`: nothing is verified by itself.
+    pub every: Option<Duration>,
+    /// Bytes a second that may be read for it; `None`: as many as there are.
+    pub bwlimit: Option<Timetable>,
 }
 
 /// A root.
@@ -47,6 +57,8 @@ pub struct RootSettings {
     pub lease: bool,
     /// How many replicas have to be proved to hold each file; 0: nothing is said about that.
     pub copies_min: u64,
+    /// How its originals are verified.
+    pub scrubbing: Scrubbing,
 }
 
 /// The whole.
@@ -72,6 +84,8 @@ pub struct Settings {
     pub replicas: Vec<ReplicaSettings>,
     /// How contents are verified.
     pub digest: Algorithm,
+    /// Which minute of the week it is where people read the clock.
+    pub minute_of_week: MinuteOfWeek,
     /// Threads that scan.
     pub scan_threads: NonZeroUsize,
     /// Where the shared index is, if there is one.

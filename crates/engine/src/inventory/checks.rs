@@ -317,7 +317,7 @@ impl View {
         })
     }
 
-    /// Some of the checks that were made before a moment, the oldest first.
+    /// Some of the checks that were made before a moment, the oldest first, those behind one of them.
     ///
     /// # Errors
     /// SQLite's.
@@ -325,32 +325,45 @@ impl View {
         &self,
         replica: Option<i64>,
         root: DirId,
+        after: Option<(Timestamp, FileId)>,
         before: Timestamp,
         limit: usize,
     ) -> Result<Vec<CheckRow>> {
         self.read(|db| {
             let mut find = db.prepare_cached(
                 "SELECT file_id, of_seq, at_ns, verdict FROM checks \
-                 WHERE replica_id=?1 AND root_id=?2 AND at_ns<?3 AND file_id<>0 ORDER BY at_ns LIMIT ?4",
+                 WHERE replica_id=?1 AND root_id=?2 AND at_ns<?3 AND file_id<>0 AND (at_ns, file_id) > (?5, ?6) \
+                 ORDER BY at_ns, file_id LIMIT ?4",
             )?;
             let limit = signed(limit as u64);
-            let rows = find.query_map(params![replica.unwrap_or(ORIGINALS), root.0, before.0, limit], read_check)?;
+            let (at, file) = after.map_or((i64::MIN, i64::MIN), |(at, file)| (at.0, file.0));
+            let key = params![replica.unwrap_or(ORIGINALS), root.0, before.0, limit, at, file];
+            let rows = find.query_map(key, read_check)?;
             rows.collect()
         })
     }
 
-    /// Some copies of files that are not proved, the newest first.
+    /// Some copies of files that are not proved, the newest first, with the records that told of them last: those before one.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn unproved(&self, replica: i64, root: DirId, limit: usize) -> Result<Vec<CopyRow>> {
+    pub fn unproved(
+        &self,
+        replica: i64,
+        root: DirId,
+        before: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<(Seq, CopyRow)>> {
         self.read(|db| {
             let mut find = db.prepare_cached(&format!(
-                "SELECT {} FROM copies WHERE replica_id=?1 AND root_id=?2 AND proof<>3 AND kind=1 \
+                "SELECT {}, seq FROM copies WHERE replica_id=?1 AND root_id=?2 AND proof<>3 AND kind=1 AND seq<?4 \
                  ORDER BY seq DESC LIMIT ?3",
                 copies::COLUMNS
             ))?;
-            let rows = find.query_map(params![replica, root.0, signed(limit as u64)], copies::read_copy)?;
+            let before = before.map_or(i64::MAX, |seq| signed(seq.0));
+            let rows = find.query_map(params![replica, root.0, signed(limit as u64), before], |row| {
+                Ok((Seq(unsigned(row.get(8)?)), copies::read_copy(row)?))
+            })?;
             rows.collect()
         })
     }

@@ -203,7 +203,7 @@ CREATE TABLE checks (
   verdict    INTEGER NOT NULL,
   PRIMARY KEY (replica_id, root_id, file_id, path)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX checks_oldest ON checks (replica_id, root_id, at_ns);
+CREATE INDEX checks_oldest ON checks (replica_id, root_id, at_ns, file_id);
 CREATE INDEX checks_unsound ON checks (seq) WHERE verdict <> 1;
 
 -- Originals that were removed to free their space: their names stay, as if they were there.

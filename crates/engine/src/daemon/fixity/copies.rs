@@ -51,6 +51,11 @@ pub(super) fn verify(
     let mut mender = job.repair.then(|| Mender::new(around, &view));
     let mut checker = Checker { around, view: &view, place: &place, each, sum: Sum::default(), told: Instant::now() };
     for (root, paths) in place.scopes(&job.scopes) {
+        if job.is_scrubbing {
+            checker.check_new(&root)?;
+            checker.check_oldest(&root, fresh_since.unwrap_or_default())?;
+            continue;
+        }
         for path in paths {
             checker.check_below(&root, &path, fresh_since, mender.as_mut())?;
             if path.is_root() {
@@ -72,6 +77,45 @@ pub(super) struct Checker<'c, 's> {
 }
 
 impl Checker<'_, '_> {
+    /// Copies that were not read again yet, the newest first. What cannot be proved is looked at once in a round.
+    fn check_new(&mut self, root: &PlacedRoot) -> Result<(), FixityError> {
+        let mut before = None;
+        loop {
+            self.around.check_stop()?;
+            let rows = self.view.unproved(self.place.row.id, root.dir, before, PAGE)?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            before = Some(*last);
+            let mut items = Vec::new();
+            for (_, row) in &rows {
+                // One that was found bad waits for its turn like all others.
+                let check = self.view.check(Some(self.place.row.id), root.dir, row.file_id)?;
+                if check.is_none_or(|check| check.of != row.of) {
+                    items.extend(self.item(root, row, None)?);
+                }
+            }
+            self.check(root, items)?;
+        }
+    }
+
+    /// Copies whose last check was before a moment, the oldest first.
+    fn check_oldest(&mut self, root: &PlacedRoot, before: Timestamp) -> Result<(), FixityError> {
+        let replica = self.place.row.id;
+        let mut after = None;
+        loop {
+            self.around.check_stop()?;
+            let checks = self.view.checks_before(Some(replica), root.dir, after, before, PAGE)?;
+            let Some(last) = checks.last() else { return Ok(()) };
+            after = Some((last.at, last.file_id));
+            let mut items = Vec::new();
+            for check in checks {
+                if let Some(row) = self.view.copies_of(replica, root.dir, check.file_id)?.first() {
+                    items.extend(self.item(root, row, None)?);
+                }
+            }
+            self.check(root, items)?;
+        }
+    }
+
     fn check_below(
         &mut self,
         root: &PlacedRoot,

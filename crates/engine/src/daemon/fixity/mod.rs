@@ -10,6 +10,7 @@ mod originals;
 mod place;
 pub mod release;
 pub mod restore;
+pub mod scrub;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ pub struct Job {
     pub max_age: Option<Duration>,
     /// Copies that are not known yet are looked for first, and taken for what they are.
     pub import: Option<import::How>,
+    /// It goes on by itself: the oldest first, and nothing is looked for that is not known.
+    pub is_scrubbing: bool,
     /// The medium is read, not the page cache.
     pub from_medium: bool,
 }

@@ -87,15 +87,25 @@ pub(super) fn verify(
         let (roots, busy) = (&roots, &busy);
         let walker = scope.spawn(move || -> Result<(), FixityError> {
             let view = View::open(&around.inventory)?;
-            let walk = Walk { view: &view, algorithm, fresh_since };
+            let every = Walk { view: &view, algorithm, fresh_since };
+            // By itself what was checked once comes by its age, the rest by its place.
+            let never = Walk { view: &view, algorithm, fresh_since: Some(Timestamp(i64::MIN)) };
+            let walk = if job.is_scrubbing { never } else { every };
             for (index, root) in roots.iter().enumerate() {
+                let mut hand_on = |unit| match give.send(unit) {
+                    Ok(()) if !around.stop.load(Ordering::Acquire) => ControlFlow::Continue(()),
+                    _ => ControlFlow::Break(()),
+                };
+                if job.is_scrubbing
+                    && walk
+                        .oldest((index, &root.name, root.dir), fresh_since.unwrap_or_default(), &mut hand_on)?
+                        .is_break()
+                {
+                    return Ok(());
+                }
                 for scope in &root.scopes {
                     let mut count = || {
                         busy.fetch_add(1, Ordering::Relaxed);
-                    };
-                    let mut hand_on = |unit| match give.send(unit) {
-                        Ok(()) if !around.stop.load(Ordering::Acquire) => ControlFlow::Continue(()),
-                        _ => ControlFlow::Break(()),
                     };
                     if walk.tree((index, &root.name), scope, &mut count, &mut hand_on)?.is_break() {
                         return Ok(());
@@ -119,7 +129,10 @@ pub(super) fn verify(
     outcome?;
     around.check_stop()?;
     collector.settle_suspects()?;
-    collector.look_for_foreign()?;
+    // A scan looks for what is not known.
+    if !job.is_scrubbing {
+        collector.look_for_foreign()?;
+    }
     collector.flush()?;
     collector.sum.busy += busy.into_inner();
     Ok(collector.sum)

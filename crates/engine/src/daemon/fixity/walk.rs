@@ -113,6 +113,33 @@ impl Walk<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// Tells of the files of a root whose last check was before a moment, the oldest first.
+    pub(super) fn oldest(
+        &self,
+        (index, root, root_dir): (usize, &RootName, DirId),
+        before: Timestamp,
+        each: &mut dyn FnMut(Unit) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, InventoryError> {
+        let anew = Walk { view: self.view, algorithm: self.algorithm, fresh_since: None };
+        let mut after = None;
+        loop {
+            let checks = self.view.checks_before(None, root_dir, after, before, PAGE)?;
+            let Some(last) = checks.last() else { return Ok(ControlFlow::Continue(())) };
+            after = Some((last.at, last.file_id));
+            for check in checks {
+                let names = self.view.names_of(check.file_id)?;
+                let Some(named) = names.into_iter().find(|name| name.root == *root) else { continue };
+                let Some((above, name)) = named.path.split() else { continue };
+                let Ok(item) = anew.item(root_dir, name.to_vec(), &named.known)? else { continue };
+                let bytes = item.expected.size;
+                let dir = RelPath::new(above).unwrap_or_default();
+                if each(Unit { root: index, dir, items: vec![item], bytes }).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+    }
+
     fn add(
         &self,
         unit: &mut Unit,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use super::{Command, Service};
+use super::{Command, Mode, Service};
+use crate::daemon::fixity::scrub::{Place, scrub};
 use crate::daemon::fixity::{self, Event, FixityError, FixityTrouble, Job, Sum, Surroundings, TroubleKind};
 use crate::daemon::tell::ByService;
 
@@ -20,6 +21,8 @@ const THREADS_MAX: usize = 8;
 #[derive(Default)]
 pub(super) struct Verifiers {
     threads: Vec<JoinHandle<()>>,
+    /// How many of them run by themselves.
+    scrubbing: usize,
     stop: Arc<AtomicBool>,
 }
 
@@ -27,7 +30,7 @@ impl Service {
     /// Verifies in a thread of its own.
     pub(super) fn verify(&mut self, job: Job, events: Sender<Event>, done: Sender<Result<Sum, FixityTrouble>>) {
         self.verifiers.threads.retain(|thread| !thread.is_finished());
-        if self.verifiers.threads.len() >= THREADS_MAX {
+        if self.verifiers.threads.len() >= THREADS_MAX + self.verifiers.scrubbing {
             let text = format!("{THREADS_MAX} verifications are under way already");
             let _ = done.send(Err(FixityTrouble { kind: TroubleKind::Failed, text }));
             return;
@@ -56,6 +59,46 @@ impl Service {
             // Who asked is told by a channel that closes.
             Err(error) => tracing::error!(%error, "no thread could be started to verify"),
         }
+    }
+
+    /// Starts a thread for each place that is verified by itself.
+    pub(super) fn start_scrubbers(&mut self) {
+        if self.mode != Mode::Serve {
+            return;
+        }
+        let roots = self.settings.roots.iter().map(|root| (Place::Root(root.name.clone()), root.scrubbing.clone()));
+        let replicas = self.settings.replicas.iter();
+        let replicas = replicas.map(|replica| (Place::Replica(replica.name.clone()), replica.scrubbing.clone()));
+        let places: Vec<_> = roots.chain(replicas).filter(|(_, scrubbing)| scrubbing.every.is_some()).collect();
+        for (place, scrubbing) in places {
+            let (settings, inventory) = (self.settings.clone(), self.state.inventory());
+            let identity = self.state.identity();
+            let (host, state) = (identity.host.clone(), identity.host_id.clone());
+            let (tell, stop) = (ByService(self.replicas.commands()), Arc::clone(&self.verifiers.stop));
+            let progress = Arc::clone(&self.progress);
+            let thread = std::thread::Builder::new().name("scrub".to_owned()).spawn(move || {
+                let around = Surroundings {
+                    settings: &settings,
+                    inventory,
+                    host,
+                    state,
+                    tag: "scrub",
+                    tell: &tell,
+                    stop: &stop,
+                    limit: None,
+                };
+                // Nothing is asked of an inventory that has not caught up with the journal.
+                while progress.applied() == keepwatch_journal::Seq::ZERO && !stop.load(Ordering::Acquire) {
+                    std::thread::sleep(END_WAIT);
+                }
+                scrub(&place, &scrubbing, settings.minute_of_week, &around, &stop);
+            });
+            match thread {
+                Ok(thread) => self.verifiers.threads.push(thread),
+                Err(error) => tracing::error!(%error, "no thread could be started to verify"),
+            }
+        }
+        self.verifiers.scrubbing = self.verifiers.threads.len();
     }
 
     /// Ends the threads, and journals what they still tell.

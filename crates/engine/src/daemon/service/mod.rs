@@ -146,6 +146,7 @@ impl Service {
         self.tell_dropped_roots();
         self.check_roots()?;
         self.start_replicas();
+        self.start_scrubbers();
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(());
         }

@@ -109,6 +109,7 @@ mod tests {
             open_max: Duration::from_secs(3600),
             lease: true,
             copies_min: 0,
+            scrubbing: crate::daemon::settings::Scrubbing::default(),
         }
     }
 
