@@ -29,6 +29,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
     ("sshd", "openssh-server"),
     ("openssl", "openssl"),
+    ("rsync", "rsync"),
+    ("b3sum", "b3sum"),
     (POSTGRES, "postgresql"),
 ];
 
