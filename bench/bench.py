@@ -16,6 +16,7 @@ import s3
 import scan
 import ssh
 import storm
+import verify
 
 # A module each, with `arguments(parser)` and `run(options)`.
 COMPARISONS = {
@@ -30,6 +31,7 @@ COMPARISONS = {
     "s3": s3,
     "idle": idle,
     "ssh": ssh,
+    "verify": verify,
 }
 
 

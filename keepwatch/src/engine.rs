@@ -16,6 +16,7 @@ use keepwatch_journal::{OpenError, RootName};
 
 use crate::config::packs::PackSettings;
 use crate::config::postgres::PostgresSettings;
+use crate::config::replicas;
 use crate::config::{Poll, RootSettings, Settings, WatchMethod};
 use crate::control::Request;
 use crate::control::client::Client;
@@ -43,6 +44,8 @@ pub fn settings(settings: &Settings) -> engine::Settings {
         index: settings.postgres.as_ref().and_then(PostgresSettings::for_engine),
         replicas: settings.replicas.iter().map(|replica| replica.for_engine(&settings.roots, &host)).collect(),
         triggers: settings.triggers.iter().map(|trigger| trigger.for_engine(&settings.roots)).collect(),
+        digest: settings.digest,
+        minute_of_week: replicas::minute_of_week,
         scan_threads: NonZeroUsize::new(cores.min(SCAN_THREADS_MAX)).unwrap_or(NonZeroUsize::MIN),
     }
 }
@@ -74,6 +77,8 @@ fn root(root: &RootSettings, packs: &[PackSettings]) -> engine::RootSettings {
         settle_min: root.settle_min,
         open_max: root.open_max,
         lease: root.lease,
+        copies_min: root.copies_min,
+        scrubbing: root.scrubbing.clone(),
     }
 }
 
@@ -183,7 +188,9 @@ impl From<StartError> for CommandError {
             StartError::Replay(error) => error.into(),
             StartError::Forked { .. } => CommandError::new(Kind::Findings, error.to_string()),
             StartError::Pattern { .. } | StartError::Overlap(_) => CommandError::usage(error.to_string()),
-            StartError::Dirs(_) | StartError::Thread(_) => CommandError::failed(with_sources(&error)),
+            StartError::Behind(_) | StartError::Dirs(_) | StartError::Thread(_) => {
+                CommandError::failed(with_sources(&error))
+            }
         }
     }
 }

@@ -30,7 +30,9 @@ mod service;
 mod show;
 mod signals;
 mod systemd;
+mod telling;
 mod units;
+mod verifying;
 
 use error::{CommandError, Kind, Outcome};
 

@@ -19,6 +19,8 @@ use crate::control::{ReplicaWish, Request};
 use crate::error::CommandError;
 use crate::show::status::{Follower, Journal, Problem, Replica, Root, RootState, Service, Status, Trigger};
 use crate::signals;
+use crate::telling;
+use crate::verifying;
 
 /// How long a running service may take to say how it is.
 const STATUS_MAX: Duration = Duration::from_secs(15);
@@ -187,6 +189,11 @@ impl Handler for Running {
                         .map_err(|error| CommandError::failed(error.to_string())),
                     Err(why) => Err(CommandError::usage(why)),
                 }
+            }
+            Request::Verify(asked) => verifying::by_engine(&self.engine(), &asked, progress),
+            Request::Tell { acts } => {
+                let acts = telling::acts(&acts)?;
+                self.ask(None, |done| Command::Acts { acts, done }).map(|seq| Value::from(seq.0))
             }
             Request::RootAccept { name } => {
                 let root = RootName::new(name);
@@ -464,7 +471,7 @@ pub fn without_service(
         },
         followers: vec![Follower { name: "inventory".to_owned(), seq, lag_records: 0, lag_s: 0, stopped: None }],
         problems,
-        needs: Vec::new(),
+        needs: keepwatch_engine::daemon::fixity::attention(view)?,
     })
 }
 

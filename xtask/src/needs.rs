@@ -33,6 +33,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("sshd", "openssh-server"),
     ("openssl", "openssl"),
     ("rclone", "rclone"),
+    ("rsync", "rsync"),
+    ("b3sum", "b3sum"),
     (POSTGRES, "postgresql"),
 ];
 

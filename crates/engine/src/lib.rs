@@ -7,6 +7,7 @@ mod apply;
 pub mod beneath;
 pub mod clock;
 pub mod daemon;
+pub mod fixity;
 pub mod index;
 pub mod inventory;
 pub mod model;

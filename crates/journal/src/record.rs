@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::fixity::{Hashed, Released, Repaired, Restored, Unsound, Verified};
 use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp, TriggerName};
 
 /// One line of the journal.
@@ -49,6 +50,18 @@ pub enum Body {
     Run(Box<Run>),
     /// `config` of a trigger: from where on it runs.
     Trigger(Box<Trigger>),
+    /// `hashed`: what the content of a version is.
+    Hashed(Box<Hashed>),
+    /// `verified`: contents were read again, and are what was recorded.
+    Verified(Box<Verified>),
+    /// `rot missed unreadable`: something is not what was recorded.
+    Unsound(Box<Unsound>),
+    /// `repaired`: an original or a copy was mended.
+    Repaired(Box<Repaired>),
+    /// `restored`: originals were fetched back from a replica.
+    Restored(Box<Restored>),
+    /// `released`: an original was removed to free its space, and is not deleted.
+    Released(Box<Released>),
     /// A `do` of a later version, or an act that this program only passes on; all its fields are in `extra`.
     Other(String),
 }

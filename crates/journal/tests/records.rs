@@ -125,7 +125,7 @@ fn lines_of_format_1_are_read_and_written_for_ever() {
         r#"{"seq":12,"at":"2026-11-05T12:34:56.000000000Z","do":"gap","path":"","reason":"restart","since":"2026-11-05T12:00:00.000000000Z","note":"n"}"#,
         r#"{"seq":13,"at":"2026-11-05T12:34:56.000000000Z","do":"gap_closed","gap":12,"scanned":5,"found":1}"#,
         r#"{"seq":14,"at":"2026-11-05T12:34:56.000000000Z","do":"config","root":"r","dir":"/srv","identity":"uuid:1","accepted":true}"#,
-        r#"{"seq":15,"at":"2026-11-05T12:34:56.000000000Z","do":"verified","root":"r","path":"a","proof":"proved","n":[1.5,{"x":null}]}"#,
+        r#"{"seq":15,"at":"2026-11-05T12:34:56.000000000Z","do":"praised","root":"r","path":"a","proof":"proved","n":[1.5,{"x":null}]}"#,
         r#"{"seq":16,"at":"2026-11-05T12:34:56.000000000Z","do":"copied","replica":"/mnt/b","root":"r","path":"a","file":-7,"of":9,"type":"file","size":5,"mtime_ns":6,"sha256":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","proof":"written"}"#,
         r#"{"seq":17,"at":"2026-11-05T12:34:56.000000000Z","do":"copied","replica":"/mnt/b","root":"r","path":"b","old_path":"a","file":8,"of":9,"type":"dir","size":0,"mtime_ns":6,"proof":"presumed"}"#,
         r#"{"seq":18,"at":"2026-11-05T12:34:56.000000000Z","do":"trashed","replica":"/mnt/b","root":"r","path":"b","type":"file"}"#,
@@ -139,13 +139,25 @@ fn lines_of_format_1_are_read_and_written_for_ever() {
         r#"{"seq":26,"at":"2026-11-05T12:34:56.000000000Z","do":"ran","trigger":"t","root":"r","path":"a","file":8,"version":9}"#,
         r#"{"seq":27,"at":"2026-11-05T12:34:56.000000000Z","do":"dead","trigger":"t","root":"r","path":"a","file":8,"version":9,"why":"exit code 1"}"#,
         r#"{"seq":28,"at":"2026-11-05T12:34:56.000000000Z","do":"resumed","trigger":"t","root":"r","path":"a","file":8,"version":9}"#,
+        r#"{"seq":23,"at":"2026-11-05T12:34:56.000000000Z","do":"hashed","root":"r","path":"a","file":8,"of":9,"size":5,"mtime_ns":6,"sha256":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","blake3":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}"#,
+        r#"{"seq":24,"at":"2026-11-05T12:34:56.000000000Z","do":"hashed","replica":"/mnt/b","root":"r","path":"a","file":8,"of":9,"size":5,"mtime_ns":6,"sha256":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}"#,
+        r#"{"seq":25,"at":"2026-11-05T12:34:56.000000000Z","do":"verified","root":"r","files":[8,9,10,12]}"#,
+        r#"{"seq":26,"at":"2026-11-05T12:34:56.000000000Z","do":"verified","replica":"/mnt/b","root":"r","files":[8,9]}"#,
+        r#"{"seq":27,"at":"2026-11-05T12:34:56.000000000Z","do":"rot","root":"r","path":"a","file":8,"of":9,"size":5,"mtime_ns":6,"digest":"sha256","expected":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","found":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","touched":true}"#,
+        r#"{"seq":28,"at":"2026-11-05T12:34:56.000000000Z","do":"missed","replica":"/mnt/b","root":"r","path":"a","file":8,"of":9,"what":"missing"}"#,
+        r#"{"seq":29,"at":"2026-11-05T12:34:56.000000000Z","do":"missed","root":"r","path":"a","what":"foreign","size":5,"mtime_ns":6}"#,
+        r#"{"seq":30,"at":"2026-11-05T12:34:56.000000000Z","do":"unreadable","root":"r","path":"a","file":8,"of":9,"size":5,"mtime_ns":6,"why":"w"}"#,
+        r#"{"seq":31,"at":"2026-11-05T12:34:56.000000000Z","do":"repaired","replica":"/mnt/b","root":"r","path":"a","file":8,"of":9,"from":"/mnt/c","kept":"x\u0007","size":5,"mtime_ns":6,"sha256":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}"#,
+        r#"{"seq":32,"at":"2026-11-05T12:34:56.000000000Z","do":"restored","replica":"/mnt/b","root":"r","path":"a","to":"/x","files":1,"bytes":2,"failed":0}"#,
+        r#"{"seq":33,"at":"2026-11-05T12:34:56.000000000Z","do":"restored","replica":"/mnt/b","root":"r","path":"","files":1,"bytes":2,"failed":0}"#,
+        r#"{"seq":34,"at":"2026-11-05T12:34:56.000000000Z","do":"released","root":"r","path":"a","file":8,"of":9,"size":5,"mtime_ns":6,"sha256":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","copies":["/mnt/b","c"]}"#,
     ];
     for line in lines {
         assert_eq!(text(&Record::parse(line.as_bytes()).unwrap()), line);
     }
     let Body::Change(change) = Record::parse(CREATE.as_bytes()).unwrap().body else { panic!("a change") };
     assert_eq!(change.path.as_bytes(), b"caf\xe9");
-    assert_eq!(Record::parse(lines[8].as_bytes()).unwrap().body, Body::Other("verified".to_owned()));
+    assert_eq!(Record::parse(lines[8].as_bytes()).unwrap().body, Body::Other("praised".to_owned()));
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use keepwatch_engine::inventory::{ListQuery, Listing as Listed};
-use keepwatch_journal::RelPath;
+use keepwatch_engine::inventory::{InventoryError, ListQuery, Listed as Name, Listing as Listed, View};
+use keepwatch_journal::{FileType, RelPath};
 
 use super::{Context, all_hosts, moment, place};
+use crate::config::Settings;
 use crate::engine;
 use crate::error::{CommandError, Outcome};
 use crate::show::ls::{JsonLines, Listing, Long, Null, Row};
@@ -28,6 +29,9 @@ pub struct Args {
     /// Only paths, raw, each ended by a NUL byte
     #[arg(short = '0', long, conflicts_with = "json")]
     pub null: bool,
+    /// Only files that fewer than `copies_min` replicas are proved to hold
+    #[arg(long, conflicts_with_all = ["at", "all_hosts"])]
+    pub under_copied: bool,
     /// Of every host, from the shared index
     #[arg(long)]
     pub all_hosts: bool,
@@ -62,6 +66,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         path: place.map_or(RelPath::ROOT, |place| place.path),
         at,
     };
+    if args.under_copied && settings.roots.iter().all(|root| root.copies_min == 0) {
+        return Err(CommandError::usage("no root says how many copies its files need")
+            .hint("set it: `copies_min = 2` in [roots.NAME]"));
+    }
+    // Another connection, because the listing holds this one.
+    let counting = engine::view(&settings.state_dir)?;
     let mut listed: Option<Listed> = None;
     let mut rows = 0_u64;
     super::print(|out| {
@@ -69,6 +79,16 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         let done = view.list(&query, |name| {
             if name.path.is_root() {
                 return ControlFlow::Continue(());
+            }
+            if args.under_copied {
+                match is_under_copied(&name, &settings, &counting) {
+                    Ok(true) => {}
+                    Ok(false) => return ControlFlow::Continue(()),
+                    Err(error) => {
+                        result = Err(std::io::Error::other(error));
+                        return ControlFlow::Break(());
+                    }
+                }
             }
             let row = Row {
                 host: &host,
@@ -89,11 +109,25 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     if uncertain && !context.globals.quiet {
         tell_uncertain(args.at.is_some());
     }
+    if args.under_copied {
+        return Ok(if rows > 0 { Outcome::Findings } else { Outcome::Fine });
+    }
     if rows == 0 && args.path.is_some() && !query.path.is_root() {
         return Err(CommandError::new(crate::error::Kind::Findings, "the inventory knows nothing of that name")
             .hint("`keepwatch log PATH` tells whether it ever did"));
     }
     Ok(Outcome::Fine)
+}
+
+/// Whether fewer replicas than its root asks for are proved to hold the current version of a file.
+fn is_under_copied(name: &Name, settings: &Settings, view: &View) -> Result<bool, InventoryError> {
+    let wanted = settings.roots.iter().find(|root| root.name == name.root.as_str()).map_or(0, |root| root.copies_min);
+    if wanted == 0 || name.kind != Some(FileType::File) {
+        return Ok(false);
+    }
+    let names = view.names_of(name.file_id)?;
+    let Some(named) = names.into_iter().next() else { return Ok(true) };
+    Ok(view.proved_copies(&named.known)? < wanted)
 }
 
 fn tell_uncertain(past: bool) {

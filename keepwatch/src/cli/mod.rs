@@ -9,20 +9,24 @@ pub mod journal;
 pub mod log;
 pub mod ls;
 pub mod man;
+pub mod manifest;
 pub mod mirror;
 pub mod on;
 pub mod pack;
 pub mod place;
 pub mod receive;
 pub mod reconcile;
+pub mod release;
 pub mod replay;
 pub mod replica;
+pub mod restore;
 pub mod root;
 pub mod run;
 mod scratch;
 pub mod status;
 mod table;
 pub mod trigger;
+pub mod verify;
 pub mod wait;
 pub mod watch;
 
@@ -54,7 +58,7 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0   fine
-  1   findings: drift, differences, a chain that does not verify
+  1   findings: drift, differences, rot, a chain that does not verify
   2   the command line or the configuration is wrong
   3   some of it failed
   4   the service or a target cannot be reached
@@ -81,6 +85,8 @@ pub enum Command {
     Ls(ls::Args),
     /// Compare a root with the inventory, journal and report what differs
     Reconcile(reconcile::Args),
+    /// Read originals or copies again and hold them against what is recorded
+    Verify(verify::Args),
     /// Rebuild the inventory, or this host's part of the shared index, from the journal
     Replay(replay::Args),
     /// Verify the journal's chain, print its head or its records
@@ -95,6 +101,10 @@ pub enum Command {
     Pack(Box<pack::Args>),
     /// The hand-off queue: list, show, retry, skip, test
     Trigger(trigger::Args),
+    /// Free the space of originals that enough replicas are proved to hold
+    Release(release::Args),
+    /// Get files back from a replica, verified
+    Restore(restore::Args),
     /// List the roots, or accept a replaced disk
     Root(root::Args),
     /// Take copies in for a Keepwatch on another host: what `ssh` starts on this side
@@ -124,6 +134,7 @@ impl Command {
             Command::Log(args) => log::run(args, context),
             Command::Ls(args) => ls::run(args, context),
             Command::Reconcile(args) => reconcile::run(args, context),
+            Command::Verify(args) => verify::run(args, context),
             Command::Replay(args) => replay::run(args, context),
             Command::Journal(args) => journal::run(args, context),
             Command::Init(args) => init::run(args, context),
@@ -131,6 +142,8 @@ impl Command {
             Command::Replica(args) => replica::run(args, context),
             Command::Pack(args) => pack::run(args, context),
             Command::Trigger(args) => trigger::run(args, context),
+            Command::Release(args) => release::run(args, context),
+            Command::Restore(args) => restore::run(args, context),
             Command::Root(args) => root::run(args, context),
             Command::Receive(args) => receive::run(args, context),
             Command::Hold {} => hold::run(),

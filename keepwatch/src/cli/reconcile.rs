@@ -169,7 +169,7 @@ fn show_only(args: &Args, settings: &Settings, json: bool) -> Result<Outcome, Co
     let (mut found, mut failed) = (0_u64, 0);
     for root in told.roots.iter().filter(|root| args.root.as_deref().is_none_or(|name| root.name.as_str() == name)) {
         let mut lines: Vec<u8> = Vec::new();
-        let report = preview(&told, root, |dir, difference| {
+        let report = preview(&told, root, &RelPath::ROOT, |dir, difference| {
             let (word, name) = match &difference {
                 Difference::New { name, .. } => ("new", name),
                 Difference::Changed { name, .. } => ("changed", name),

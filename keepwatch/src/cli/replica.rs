@@ -7,15 +7,16 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use keepwatch_engine::daemon::fixity::Sum;
 use keepwatch_engine::target::{Secret, TargetUrl};
 use serde_json::Value;
 
 use super::{Context, all_hosts, table};
 use crate::config::reader::nearest;
-use crate::config::replicas::{ReplicaSpec, name_for};
+use crate::config::replicas::{self, ReplicaSpec, name_for};
 use crate::config::{Loaded, load_files, sources};
 use crate::control::client::Client;
-use crate::control::{ReplicaWish, Request};
+use crate::control::{ReplicaWish, Request, VerifyRequest};
 use crate::engine;
 use crate::error::{CommandError, Kind, Outcome};
 use crate::lock;
@@ -23,6 +24,7 @@ use crate::service::without_service;
 use crate::show::safe::Safe;
 use crate::show::status::{Replica, Status, age};
 use crate::units::{count, human_size};
+use crate::verifying;
 
 /// Flags of `keepwatch replica`.
 #[derive(Debug, clap::Args)]
@@ -45,6 +47,8 @@ Examples:
     List(ListArgs),
     /// Show all of one, what failed too
     Show(NameArgs),
+    /// Take what lies at a replica's target already for the copies that it is. Nothing is sent
+    Import(ImportArgs),
     /// List a replica's target, hold everything against it, copy what differs, and say what that came to
     Sync(NameArgs),
     /// Let a replica go on that waits for a person
@@ -92,6 +96,16 @@ pub struct ListArgs {
     pub all_hosts: bool,
 }
 
+/// Flags of `keepwatch replica import`.
+#[derive(Debug, clap::Args)]
+pub struct ImportArgs {
+    /// The replica's name
+    pub name: String,
+    /// Read everything and compare contents: what fits is proved, whatever its mtime. By default size and mtime decide
+    #[arg(long)]
+    pub content: bool,
+}
+
 /// A replica's name.
 #[derive(Debug, clap::Args)]
 pub struct NameArgs {
@@ -125,6 +139,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         Command::List(args) if args.all_hosts => all_hosts::replicas(&loaded.settings, context),
         Command::List(_) => list(&loaded, context),
         Command::Show(args) => show(&args.name, &loaded, context),
+        Command::Import(args) => import(args, &loaded, context),
         Command::Sync(args) => ask(&args.name, ReplicaWish::Sync, &loaded, context),
         Command::Resume(args) => {
             ask(&args.name, ReplicaWish::Resume { allow_deletes: args.allow_deletes }, &loaded, context)
@@ -132,6 +147,31 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         Command::Accept(args) => ask(&args.name, ReplicaWish::Accept, &loaded, context),
         Command::Remove(args) => remove(&args.name, &loaded, context),
     }
+}
+
+/// Adopts what lies at a target, by the service or here.
+fn import(args: &ImportArgs, loaded: &Loaded, context: &Context) -> Result<Outcome, CommandError> {
+    let settings = &loaded.settings;
+    replicas::known(&settings.replicas, &args.name)?;
+    let asked =
+        VerifyRequest { replica: Some(args.name.clone()), import: Some(args.content), ..VerifyRequest::default() };
+    let sum: Sum = match Client::new(&settings.state_dir).call(&Request::Verify(asked.clone()), |_| Ok(())) {
+        Ok(answer) => serde_json::from_value(answer)
+            .map_err(|error| CommandError::failed(format!("the service's answer cannot be understood: {error}")))?,
+        Err(error) if error.kind == Kind::Unreachable && lock::holder(&settings.state_dir).is_none() => {
+            verifying::alone(&engine::settings(settings), &asked, &mut |_| Ok(()))?
+        }
+        Err(error) => return Err(error),
+    };
+    super::print(|out| {
+        if context.globals.json {
+            let line = serde_json::json!({"proved": sum.verified, "presumed": sum.presumed, "foreign": sum.foreign, "bytes_read": sum.bytes});
+            return writeln!(out, "{line}");
+        }
+        let (proved, presumed) = (count(sum.verified, "file"), sum.presumed);
+        writeln!(out, "{proved} proved, {presumed} presumed to be copies, {} foreign and left alone", sum.foreign)
+    })?;
+    Ok(Outcome::Fine)
 }
 
 /// All replicas, by the service, or by the inventory where none runs.

@@ -126,6 +126,12 @@ fn is_news(record: &Record) -> bool {
         | Body::Copied(_)
         | Body::Withdrawn(_)
         | Body::Failed(_)
+        | Body::Hashed(_)
+        | Body::Verified(_)
+        | Body::Unsound(_)
+        | Body::Repaired(_)
+        | Body::Restored(_)
+        | Body::Released(_)
         | Body::Other(_) => false,
     }
 }

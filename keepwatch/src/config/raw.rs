@@ -6,7 +6,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use keepwatch_engine::target::TargetUrl;
+use keepwatch_engine::model::Algorithm;
+use keepwatch_engine::target::{TargetUrl, Timetable};
 use toml::de::DeTable;
 
 use super::Overrides;
@@ -25,7 +26,7 @@ use crate::units;
 const LATER_SECTIONS: [&str; 1] = ["server"];
 
 /// The same within a root.
-const LATER_ROOT_KEYS: [&str; 3] = ["verify_every", "copies_min", "open_files"];
+const LATER_ROOT_KEYS: [&str; 1] = ["open_files"];
 
 /// Variables that triggers set for the commands they run, and that those commands hand on to us.
 const TRIGGER_VARIABLES: [&str; 6] =
@@ -65,6 +66,8 @@ pub struct RawConfig {
     pub commit_interval: Option<Sourced<Duration>>,
     /// `journal.commit_records`.
     pub commit_records: Option<Sourced<u64>>,
+    /// `digest`.
+    pub digest: Option<Sourced<Algorithm>>,
     /// `[postgres]`.
     pub postgres: Option<RawPostgres>,
     /// `[roots.NAME]`.
@@ -104,6 +107,12 @@ pub struct RawRoot {
     pub open_max: Option<Sourced<Duration>>,
     /// `lease`.
     pub lease: Option<Sourced<bool>>,
+    /// `verify_every`.
+    pub verify_every: Option<Sourced<Duration>>,
+    /// `verify_bwlimit`.
+    pub verify_bwlimit: Option<Sourced<Timetable>>,
+    /// `copies_min`.
+    pub copies_min: Option<Sourced<u64>>,
 }
 
 impl RawConfig {
@@ -126,6 +135,7 @@ impl RawConfig {
         set(&mut self.control_group, top.string("control_group", problems));
         set(&mut self.log, top.parsed("log", problems, LogFormat::parse));
         set(&mut self.backlog_max, top.count("backlog_max", problems));
+        set(&mut self.digest, top.parsed("digest", problems, parse_digest));
         if let Some(mut journal) = top.table("journal", problems) {
             set(&mut self.roll_size, journal.size("roll_size", problems));
             set(&mut self.commit_interval, journal.duration("commit_interval", problems));
@@ -183,6 +193,9 @@ impl RawConfig {
             settle_min: table.duration("settle_min", problems),
             open_max: table.duration("open_max", problems),
             lease: table.boolean("lease", problems),
+            verify_every: table.duration("verify_every", problems),
+            verify_bwlimit: table.parsed("verify_bwlimit", problems, Timetable::parse),
+            copies_min: table.count("copies_min", problems),
         };
         table.finish(&LATER_ROOT_KEYS, problems);
         // Two files that each define the root would otherwise win or lose by their names.
@@ -273,6 +286,10 @@ fn parse_into<T>(
 ) -> Result<(), String> {
     *slot = Some(Sourced { value: parse(text)?, origin: origin.clone() });
     Ok(())
+}
+
+fn parse_digest(text: &str) -> Result<Algorithm, String> {
+    Algorithm::from_word(text).ok_or_else(|| format!("`{text}` is no digest: use \"sha256\" or \"blake3\""))
 }
 
 fn parse_count(text: &str) -> Result<u64, String> {

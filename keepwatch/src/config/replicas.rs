@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepwatch_engine::daemon::replicate::{self as engine, Meter, OnDelete};
+use keepwatch_engine::daemon::settings::Scrubbing;
 use keepwatch_engine::model::{ReplicaName, RootName};
 use keepwatch_engine::sync::filter::FilterText;
 use keepwatch_engine::sync::guards::Limits;
@@ -18,6 +19,8 @@ use super::reader::{Table, nearest};
 use super::secret::SecretFrom;
 use super::settings::{Origins, RootSettings, Taker};
 use crate::aws;
+use crate::error::CommandError;
+use crate::show::safe::Safe;
 
 /// Deletes wait for so long.
 const DELETE_DELAY: Duration = Duration::from_secs(60);
@@ -53,6 +56,8 @@ pub struct RawReplica {
     trash_keep: Option<Sourced<Duration>>,
     transfers: Option<Sourced<u64>>,
     bwlimit: Option<Sourced<Timetable>>,
+    verify_every: Option<Sourced<Duration>>,
+    verify_bwlimit: Option<Sourced<Timetable>>,
     endpoint: Option<Sourced<String>>,
     region: Option<Sourced<String>>,
     profile: Option<Sourced<String>>,
@@ -140,6 +145,8 @@ pub struct ReplicaSpec {
     pub transfers: Option<u64>,
     /// How fast; `None`: as fast as it goes.
     pub bwlimit: Option<Timetable>,
+    /// How old the last check of a copy may grow before it is read again, and how fast.
+    pub scrubbing: Scrubbing,
     /// How S3 is reached.
     pub aws: aws::Source,
     /// How long a plug-in or a server may say nothing; `None`: as long as the engine finds right.
@@ -180,6 +187,7 @@ impl ReplicaSpec {
             trash_keep: TRASH_KEEP,
             transfers: None,
             bwlimit: None,
+            scrubbing: Scrubbing::default(),
             aws: aws::Source::default(),
             timeout: None,
             secret: SecretFrom::Nowhere,
@@ -271,6 +279,7 @@ impl ReplicaSpec {
             trash_keep: self.trash_keep,
             limits: Limits { delete_percent_max, may_empty, allow_deletes },
             transfers: transfers.unwrap_or_else(|| self.url.transfers()),
+            scrubbing: self.scrubbing.clone(),
             once: false,
             owner: None,
             meter: Arc::new(Meter::default()),
@@ -305,6 +314,20 @@ pub fn lead_of(url: &TargetUrl, layout: &Layout, root: &Path) -> Vec<u8> {
     if url.keeps_lead() { slashes() } else { Vec::new() }
 }
 
+/// The replica of this name.
+///
+/// # Errors
+/// A usage error with the nearest name that there is.
+pub fn known<'r>(replicas: &'r [ReplicaSpec], name: &str) -> Result<&'r ReplicaSpec, CommandError> {
+    replicas.iter().find(|replica| replica.name == name).ok_or_else(|| {
+        let error = CommandError::usage(format!("there is no replica `{}`", Safe::text(name)));
+        match nearest(name, replicas.iter().map(|replica| replica.name.as_str())) {
+            Some(known) => error.hint(format!("did you mean `{known}`?")),
+            None => error.hint("`keepwatch replica list` lists them"),
+        }
+    })
+}
+
 /// With links resolved, as far as it exists.
 fn real(path: &Path) -> PathBuf {
     path.ancestors()
@@ -313,7 +336,7 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// By the clock that people read.
-fn minute_of_week() -> u16 {
+pub fn minute_of_week() -> u16 {
     let now = jiff::Zoned::now();
     let day = u16::try_from(now.weekday().to_monday_zero_offset()).unwrap_or(0);
     let part = |number: i8| u16::try_from(number).unwrap_or(0);
@@ -343,6 +366,8 @@ impl RawReplica {
             trash_keep: table.duration("trash_keep", problems),
             transfers: table.count("transfers", problems),
             bwlimit: table.parsed("bwlimit", problems, Timetable::parse),
+            verify_every: table.duration("verify_every", problems),
+            verify_bwlimit: table.parsed("verify_bwlimit", problems, Timetable::parse),
             endpoint: table.string("endpoint", problems),
             region: table.string("region", problems),
             profile: table.string("profile", problems),
@@ -434,6 +459,10 @@ impl RawReplica {
         {
             problems.push(Problem::new(origin, format!("`transfers` must be from 1 to {TRANSFERS_MAX}")));
         }
+        spec.scrubbing = Scrubbing {
+            every: take.or(&key("verify_every"), self.verify_every.map(|every| every.map(Some)), None),
+            bwlimit: take.or(&key("verify_bwlimit"), self.verify_bwlimit.map(|table| table.map(Some)), None),
+        };
         spec.aws.asked = aws::Asked {
             endpoint: take.or(&key("endpoint"), self.endpoint.map(|text| text.map(Some)), None),
             region: take.or(&key("region"), self.region.map(|text| text.map(Some)), None),

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use keepwatch_engine::daemon::settings::Scrubbing;
+use keepwatch_engine::model::Algorithm;
+
 use super::overlap;
 use super::packs::PackSettings;
 use super::postgres::PostgresSettings;
@@ -34,6 +37,8 @@ pub struct Settings {
     pub backlog_max: u64,
     /// The journal's own.
     pub journal: JournalSettings,
+    /// How contents are verified.
+    pub digest: Algorithm,
     /// The shared index, if there is one.
     pub postgres: Option<PostgresSettings>,
     /// What is watched, by name.
@@ -80,6 +85,10 @@ pub struct RootSettings {
     pub open_max: Duration,
     /// Whether a read lease may be taken for an instant to see that no writer is left.
     pub lease: bool,
+    /// How old the last check of a file may grow before it is read again, and how fast.
+    pub scrubbing: Scrubbing,
+    /// How many replicas have to be proved to hold each file; 0: nothing is said about that.
+    pub copies_min: u64,
 }
 
 /// How changes of a root are noticed.
@@ -210,6 +219,7 @@ pub fn validate(raw: RawConfig, environment: &Environment, problems: &mut Vec<Pr
         commit_interval: take.or("journal.commit_interval", raw.commit_interval, COMMIT_INTERVAL),
         commit_records: take.or("journal.commit_records", raw.commit_records, COMMIT_RECORDS),
     };
+    let digest = take.or("digest", raw.digest, Algorithm::default());
     let postgres = raw.postgres.and_then(|postgres| postgres.validate(environment, &mut take, problems));
     let mut roots = Vec::new();
     for (name, root) in raw.roots {
@@ -250,6 +260,7 @@ pub fn validate(raw: RawConfig, environment: &Environment, problems: &mut Vec<Pr
         log,
         backlog_max,
         journal,
+        digest,
         postgres,
         roots,
         replicas,
@@ -296,6 +307,11 @@ fn validate_root(name: &str, raw: RawRoot, take: &mut Taker<'_>, problems: &mut 
         settle_min: take.or(&key("settle_min"), raw.settle_min, Duration::ZERO),
         open_max: take.or(&key("open_max"), raw.open_max, OPEN_MAX),
         lease: take.or(&key("lease"), raw.lease, true),
+        scrubbing: Scrubbing {
+            every: take.or(&key("verify_every"), raw.verify_every.map(|every| every.map(Some)), None),
+            bwlimit: take.or(&key("verify_bwlimit"), raw.verify_bwlimit.map(|table| table.map(Some)), None),
+        },
+        copies_min: take.or(&key("copies_min"), raw.copies_min, 0),
     })
 }
 
@@ -342,6 +358,15 @@ fn check(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
             if let Err(error) = pattern_set(&root.path, patterns) {
                 wrong(&key(name), format!("`roots.{}.{name}`: {error}", root.name));
             }
+        }
+        let holds = |replica: &&ReplicaSpec| replica.roots.is_empty() || replica.roots.contains(&root.name);
+        let replicas = settings.replicas.iter().filter(holds).count() as u64;
+        if root.copies_min > replicas {
+            let message = format!(
+                "`roots.{}.copies_min` is {}, and {replicas} replicas hold that root: add replicas, or ask for fewer copies",
+                root.name, root.copies_min
+            );
+            wrong(&key("copies_min"), message);
         }
         if root.watch == WatchMethod::Poll && root.poll == Poll::Off {
             wrong(
@@ -401,6 +426,9 @@ impl RawRoot {
             settle_min: None,
             open_max: None,
             lease: None,
+            verify_every: None,
+            verify_bwlimit: None,
+            copies_min: None,
         }
     }
 }

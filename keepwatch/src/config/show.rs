@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use keepwatch_engine::daemon::settings::Scrubbing;
 use keepwatch_engine::daemon::triggers::Then;
 use serde::Serialize;
 
@@ -41,6 +42,7 @@ pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     }
     list.add("", "log", settings.log.as_str());
     list.add("", "backlog_max", integer(settings.backlog_max));
+    list.add("", "digest", settings.digest.as_str());
     list.add("journal", "roll_size", format_size(settings.journal.roll_bytes));
     list.add("journal", "commit_interval", format_duration(settings.journal.commit_interval));
     list.add("journal", "commit_records", integer(settings.journal.commit_records));
@@ -138,6 +140,7 @@ impl Lister<'_> {
         if let SecretFrom::File(path) = &replica.secret {
             self.add(&section, "secret_file", path.to_string_lossy().as_ref());
         }
+        self.add_scrubbing(&section, &replica.scrubbing);
         let asked = &replica.aws.asked;
         for (key, text) in [("endpoint", &asked.endpoint), ("region", &asked.region), ("profile", &asked.profile)] {
             text.iter().for_each(|text| self.add(&section, key, text.as_str()));
@@ -212,6 +215,15 @@ impl Lister<'_> {
         self.add(&section, "hash", trigger.hash);
     }
 
+    fn add_scrubbing(&mut self, section: &str, scrubbing: &Scrubbing) {
+        if let Some(every) = scrubbing.every {
+            self.add(section, "verify_every", format_duration(every));
+        }
+        if let Some(table) = &scrubbing.bwlimit {
+            self.add(section, "verify_bwlimit", table.to_string());
+        }
+    }
+
     fn add_root(&mut self, root: &RootSettings) {
         // A name with a dot in it has to be quoted to stay one key; the origins are filed under the bare name.
         let section = format!("roots.{}", root.name);
@@ -230,6 +242,8 @@ impl Lister<'_> {
         self.add(&section, "settle_min", format_duration(root.settle_min));
         self.add(&section, "open_max", format_duration(root.open_max));
         self.add(&section, "lease", root.lease);
+        self.add_scrubbing(&section, &root.scrubbing);
+        self.add(&section, "copies_min", integer(root.copies_min));
         if root.name.contains('.') {
             self.entries[first..].iter_mut().for_each(|entry| entry.section = format!("roots.\"{}\"", root.name));
         }

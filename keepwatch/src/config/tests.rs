@@ -71,6 +71,8 @@ fn every_key_is_read() {
         settle_min: Duration::from_secs(5),
         open_max: Duration::from_secs(7200),
         lease: false,
+        scrubbing: keepwatch_engine::daemon::settings::Scrubbing::default(),
+        copies_min: 0,
     };
     let expected = Settings {
         packs: Vec::new(),
@@ -84,6 +86,7 @@ fn every_key_is_read() {
             commit_interval: Duration::from_millis(20),
             commit_records: 100,
         },
+        digest: keepwatch_engine::model::Algorithm::Sha256,
         postgres: None,
         roots: vec![root],
         replicas: Vec::new(),
@@ -168,7 +171,7 @@ fn sections_of_later_versions_are_refused_not_ignored() {
         let error = refusal(section);
         assert!(error.contains("not supported by this version"), "{section}: {error}");
     }
-    assert!(refusal("[roots.r]\npath = \"/srv\"\ncopies_min = 2").contains("`roots.r.copies_min` is not supported"));
+    assert!(refusal("[roots.r]\npath = \"/srv\"\ncopies_min = 2").contains("0 replicas hold that root"));
 }
 
 #[test]

@@ -31,6 +31,13 @@ pub enum Request {
         /// Which; all if none is named.
         root: Option<String>,
     },
+    /// Verify originals or copies; on the way `progress` carries findings, and how far it is.
+    Verify(VerifyRequest),
+    /// Journal what a command has restored or is about to release, each as the text of its record.
+    Tell {
+        /// In their order.
+        acts: Vec<String>,
+    },
     /// Take the disk that is there now as the root's.
     RootAccept {
         /// Which root.
@@ -59,6 +66,24 @@ pub enum Request {
     Reload {},
     /// Bring everything to disk and end.
     Stop {},
+}
+
+/// What is to be verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyRequest {
+    /// Roots, and paths in them as bytes; none: all.
+    pub scopes: Vec<(String, Vec<u8>)>,
+    /// The copies at this replica.
+    pub replica: Option<String>,
+    /// Take what lies at the replica for the copies that it is: by its attributes, or (`true`) by its content.
+    pub import: Option<bool>,
+    /// Mend what is not what it was.
+    pub repair: bool,
+    /// Leave out what was verified within so many milliseconds.
+    pub max_age_ms: Option<u64>,
+    /// Read the medium, not the page cache.
+    pub from_medium: bool,
 }
 
 /// What a replica can be asked.

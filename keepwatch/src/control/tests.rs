@@ -36,6 +36,8 @@ impl Handler for Example {
             }
             Request::Stop {} => panic!("on purpose"),
             Request::Sync {}
+            | Request::Verify(_)
+            | Request::Tell { .. }
             | Request::Reload {}
             | Request::Replica { .. }
             | Request::ReplicaForget { .. }

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use keepwatch_journal::{Body, By, Change, FileType, Record, RelPath};
+use keepwatch_journal::{Body, By, Change, Drift, FileType, Record, RelPath, ReplicaName, Unsound, Unsoundness};
 
 use super::safe::Safe;
-use crate::units::human_size;
+use crate::units::{count, human_size};
 
 /// Writes the record as it stands in the journal, as one line of JSON.
 ///
@@ -95,6 +95,36 @@ impl fmt::Display for Line<'_> {
                     None => write!(f, "config   trigger {trigger}:  no longer configured"),
                 }
             }
+
+            Body::Hashed(hashed) => {
+                let place = Place(hashed.root.as_str(), &hashed.path);
+                write!(f, "hashed   {place}{}  {}", At(hashed.replica.as_ref()), human_size(hashed.size))
+            }
+            Body::Verified(verified) => {
+                let (root, count) = (Safe::text(verified.root.as_str()), count(verified.files.len() as u64, "file"));
+                write!(f, "verified {root}:{}  {count}", At(verified.replica.as_ref()))
+            }
+            Body::Unsound(unsound) => show_unsound(unsound, f),
+            Body::Repaired(repaired) => {
+                let place = Place(repaired.root.as_str(), &repaired.path);
+                let from = repaired.from.as_ref().map_or("the original", |from| from.as_str());
+                write!(f, "repaired {place}{}  from {}", At(repaired.replica.as_ref()), Safe::text(from))?;
+                repaired.kept.iter().try_for_each(|kept| write!(f, ", the bad bytes are kept as {}", Safe(kept)))
+            }
+            Body::Restored(restored) => {
+                let place = Place(restored.root.as_str(), &restored.path);
+                write!(f, "restored {place}{}  {}", At(Some(&restored.replica)), count(restored.files, "file"))?;
+                match &restored.to {
+                    Some(to) => write!(f, " to {}", Safe(to))?,
+                    None => write!(f, ", a drill")?,
+                }
+                if restored.failed > 0 { write!(f, ", {} could not be", restored.failed) } else { Ok(()) }
+            }
+            Body::Released(released) => {
+                let place = Place(released.root.as_str(), &released.path);
+                write!(f, "released {place}  {}, held by", human_size(released.size))?;
+                released.copies.iter().try_for_each(|copy| write!(f, " {}", Safe::text(copy.as_str())))
+            }
             Body::Other(word) => {
                 write!(f, "{:<8}", Safe::text(word).to_string())?;
                 let fields = self.0.extra.iter().flat_map(|fields| fields.iter());
@@ -137,6 +167,36 @@ fn show_by(by: &By, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     write!(f, " pid {}", by.pid)?;
     by.uid.iter().try_for_each(|uid| write!(f, " uid {uid}"))
+}
+
+fn show_unsound(unsound: &Unsound, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (place, at) = (Place(unsound.root.as_str(), &unsound.path), At(unsound.replica.as_ref()));
+    write!(f, "{:<8} {place}{at}  {}", unsound.what.as_str(), words(&unsound.what))
+}
+
+/// What is wrong, in words.
+#[must_use]
+pub fn words(what: &Unsoundness) -> String {
+    match what {
+        Unsoundness::Rot { digest, expected, found, touched } => {
+            let touched = if *touched { ", the inode was touched since" } else { "" };
+            let digest = digest.as_str();
+            format!("the content changed, size and mtime did not{touched}: {digest} {found}, recorded {expected}")
+        }
+        Unsoundness::Missed(Drift::Changed) => "it is not what was recorded, and no change was".to_owned(),
+        Unsoundness::Missed(Drift::Missing) => "it is not there, and no deletion was recorded".to_owned(),
+        Unsoundness::Missed(Drift::Foreign) => "nothing is known of it".to_owned(),
+        Unsoundness::Unreadable { why } => format!("it cannot be read: {}", Safe::text(why)),
+    }
+}
+
+/// ` at REPLICA`, for what is there and not an original.
+struct At<'a>(Option<&'a ReplicaName>);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |replica| write!(f, "  at {}", Safe::text(replica.as_str())))
+    }
 }
 
 /// `root:path`, as scp writes a host's.
@@ -182,7 +242,7 @@ mod tests {
     fn gaps_and_unknown_records_are_shown_too() {
         let gap = r#""do":"gap","path":"","reason":"overflow","note":"queue\u001b full""#;
         assert_eq!(shown(gap), "gap      *:  overflow: queue\\x1b full");
-        let other = r#""do":"verified","root":"records","path":"a","replica":"vault""#;
-        assert_eq!(shown(other), "verified root=\"records\" path=\"a\" replica=\"vault\"");
+        let other = r#""do":"praised","root":"records","path":"a","replica":"vault""#;
+        assert_eq!(shown(other), "praised  root=\"records\" path=\"a\" replica=\"vault\"");
     }
 }

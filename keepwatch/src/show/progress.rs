@@ -2,6 +2,8 @@
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use keepwatch_engine::daemon::fixity::Sum;
+use keepwatch_engine::daemon::fixity::restore::Sum as Restored;
 use keepwatch_engine::daemon::replicate::Reading;
 
 use crate::service::Scan;
@@ -70,6 +72,72 @@ impl CopyBar {
         let (copied, rate) = (HumanCount(reading.copied), human_size(reading.rate));
         self.0.set_message(format!("{copied} copied, {}, {rate}/s", human_size(reading.bytes)));
         self.0.tick();
+    }
+
+    /// Takes it away.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// How far verifying has come: a bar by bytes where it is known how many there are, else a count.
+pub struct VerifyBar(ProgressBar);
+
+impl VerifyBar {
+    /// A bar on stderr. It shows nothing before the first [`VerifyBar::show`], without a terminal, and if `quiet`.
+    #[must_use]
+    pub fn new(quiet: bool, bytes: Option<u64>) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(bytes.filter(|bytes| *bytes > 0), target);
+        let with_end = bar.length().is_some();
+        bar.set_style(style(if with_end {
+            "{bar:32} {msg} in {elapsed}, {eta} to go"
+        } else {
+            "{spinner} {msg} in {elapsed}"
+        }));
+        VerifyBar(bar)
+    }
+
+    /// Shows how far it is.
+    pub fn show(&self, sum: &Sum) {
+        self.0.set_position(sum.bytes);
+        self.0.set_message(format!("{} files, {} read", HumanCount(sum.files), human_size(sum.bytes)));
+        self.0.tick();
+    }
+
+    /// Lets something be printed beside it.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
+    }
+
+    /// Takes it away.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// How far restoring has come: a count.
+pub struct RestoreBar(ProgressBar);
+
+impl RestoreBar {
+    /// On stderr. It shows nothing before the first [`RestoreBar::show`], without a terminal, and if `quiet`.
+    #[must_use]
+    pub fn new(quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(style("{spinner} {msg} in {elapsed}"));
+        RestoreBar(bar)
+    }
+
+    /// Shows how far it is.
+    pub fn show(&self, sum: &Restored) {
+        self.0.set_message(format!("{} files, {} restored", HumanCount(sum.files + sum.there), human_size(sum.bytes)));
+        self.0.tick();
+    }
+
+    /// Lets something be printed beside it.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
     }
 
     /// Takes it away.

@@ -56,6 +56,12 @@ pub(crate) fn name(body: &Body) -> &str {
         Body::Withdrawn(withdrawn) => withdrawn.how.as_str(),
         Body::Failed(_) => "failed",
         Body::Run(run) => run.step.as_str(),
+        Body::Hashed(_) => "hashed",
+        Body::Verified(_) => "verified",
+        Body::Unsound(unsound) => unsound.what.as_str(),
+        Body::Repaired(_) => "repaired",
+        Body::Restored(_) => "restored",
+        Body::Released(_) => "released",
         Body::Other(name) => name,
         Body::Change(_) => "change",
     }
@@ -78,6 +84,15 @@ pub(crate) fn columns(body: &Body) -> Columns<'_> {
         }
         Body::Replica(_) | Body::Trigger(_) => {
             return Columns { name: name(body), path: None, detail: as_journaled(body) };
+        }
+        Body::Hashed(_)
+        | Body::Verified(_)
+        | Body::Unsound(_)
+        | Body::Repaired(_)
+        | Body::Restored(_)
+        | Body::Released(_) => {
+            let path = body.fixity_place().and_then(|(_, path)| path).map(RelPath::as_bytes);
+            return Columns { name: name(body), path, detail: as_journaled(body) };
         }
         Body::Settled(settled) => {
             let detail = Detail {
@@ -118,11 +133,26 @@ pub(crate) fn columns(body: &Body) -> Columns<'_> {
     Columns { name: name(body), path, detail }
 }
 
+/// Acts that lie in the table as they stand in the journal.
+const JOURNALED: [&str; 13] = [
+    "copied",
+    "trashed",
+    "removed",
+    "foreign",
+    "failed",
+    "hashed",
+    "verified",
+    "rot",
+    "missed",
+    "unreadable",
+    "repaired",
+    "restored",
+    "released",
+];
+
 /// The act that was written as these columns; `None` if they are not what this program writes.
 pub(crate) fn body(name: String, root: Option<RootName>, path: Option<Vec<u8>>, detail: &str) -> Option<Body> {
-    if matches!(name.as_str(), "copied" | "trashed" | "removed" | "foreign" | "failed")
-        || RunStep::from_word(&name).is_some()
-        || (name == "config" && root.is_none())
+    if JOURNALED.contains(&name.as_str()) || RunStep::from_word(&name).is_some() || (name == "config" && root.is_none())
     {
         return from_journaled(detail);
     }

@@ -111,6 +111,7 @@ impl<S: Store> Tree<'_, S> {
     ) -> Result<FileId, Fault<S::Error>> {
         let mut known = old.clone();
         update(&mut known, facts, stamp);
+        self.store.came_back(old.file_id)?;
         self.write_name(spot.dir, spot.name, old, &known)?;
         self.count_in(spot.root, old.kind, -1, -size(old));
         self.count_in(spot.root, known.kind, 1, size(&known));
@@ -149,7 +150,10 @@ impl<S: Store> Tree<'_, S> {
         };
         let Some(dir) = self.dir(root, parent)? else { return Ok(None) };
         let Some(known) = self.find(dir, name)? else { return Ok(None) };
-        self.end(dir, name, &known, stamp.seq)?;
+        // Its name goes, it does not.
+        if !self.store.is_released(known.file_id)? {
+            self.end(dir, name, &known, stamp.seq)?;
+        }
         Ok(Some(known.file_id))
     }
 

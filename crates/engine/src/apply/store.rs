@@ -89,6 +89,14 @@ pub(crate) trait Store {
     fn insert_name(&mut self, dir: i64, name: &[u8], known: &Known) -> Result<(), Self::Error>;
     /// Writes over a name that exists, with what was known under it before.
     fn write_name(&mut self, dir: i64, name: &[u8], old: &Known, known: &Known) -> Result<(), Self::Error>;
+    /// Whether an object was removed to free its space, and is not deleted.
+    fn is_released(&mut self, _id: FileId) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+    /// An object was seen: if it was released, it has come back.
+    fn came_back(&mut self, _id: FileId) -> Result<(), Self::Error> {
+        Ok(())
+    }
     /// Takes a name away and leaves it in the past; what it held, if it was a directory, is not touched.
     fn lift(&mut self, dir: i64, name: &[u8], known: &Known, seq: Seq) -> Result<(), Self::Error>;
     /// Every name of an object whose facts are known.

@@ -17,6 +17,12 @@ pub(crate) fn places(body: &Body) -> Vec<(Option<&RootName>, Option<&RelPath>)> 
         Body::Copied(copied) => vec![(Some(&copied.root), Some(&copied.path))],
         Body::Failed(failed) => vec![(Some(&failed.root), Some(&failed.path))],
         Body::Withdrawn(gone) => vec![(Some(&gone.root), Some(&gone.path))],
+        Body::Hashed(_)
+        | Body::Verified(_)
+        | Body::Unsound(_)
+        | Body::Repaired(_)
+        | Body::Restored(_)
+        | Body::Released(_) => body.fixity_place().map(|(root, path)| (Some(root), path)).into_iter().collect(),
         Body::Run(run) => vec![(Some(&run.root), Some(&run.path))],
         Body::Replica(_) | Body::Trigger(_) | Body::Other(_) => Vec::new(),
     }

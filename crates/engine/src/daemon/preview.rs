@@ -34,13 +34,15 @@ pub enum PreviewError {
     Scan(#[from] ScanError),
 }
 
-/// Walks a root beside the inventory and tells of each name that differs: the directory, and the difference in it.
+/// Walks a directory of a root, or all of it, beside the inventory and tells of each name that differs: the directory, and
+/// the difference in it.
 ///
 /// # Errors
 /// [`PreviewError`]. Nothing is changed in any case.
 pub fn preview(
     settings: &Settings,
     root: &RootSettings,
+    at: &RelPath,
     mut each: impl FnMut(&RelPath, Difference),
 ) -> Result<Report, PreviewError> {
     let top = look_at_top(&root.path).map_err(|why| PreviewError::Absent { root: root.name.to_string(), why })?;
@@ -53,7 +55,7 @@ pub fn preview(
         name: root.name.clone(),
         top: root.path.clone(),
         object: top.object,
-        at: RelPath::ROOT,
+        at: at.clone(),
         via: Via::Scan,
         rules,
         inotify: None,

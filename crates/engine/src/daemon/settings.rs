@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keepwatch_journal::RootName;
+use keepwatch_journal::{Algorithm, RootName};
 
 use crate::daemon::replicate::ReplicaSettings;
 use crate::daemon::triggers::TriggerSettings;
 use crate::index::IndexSettings;
+use crate::target::{MinuteOfWeek, Timetable};
 use crate::watch::probe::Forced;
 
 /// When a root is scanned at intervals.
@@ -21,6 +22,15 @@ pub enum PollEvery {
     Never,
     /// At this interval.
     Every(Duration),
+}
+
+/// How what is at a place is verified by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbing {
+    /// How old the last check of a file may grow; `None`: nothing is verified by itself.
+    pub every: Option<Duration>,
+    /// Bytes a second that may be read for it; `None`: as many as there are.
+    pub bwlimit: Option<Timetable>,
 }
 
 /// A root.
@@ -46,6 +56,10 @@ pub struct RootSettings {
     pub open_max: Duration,
     /// Whether leases may be asked for.
     pub lease: bool,
+    /// How many replicas have to be proved to hold each file; 0: nothing is said about that.
+    pub copies_min: u64,
+    /// How its originals are verified.
+    pub scrubbing: Scrubbing,
 }
 
 /// The whole.
@@ -71,6 +85,10 @@ pub struct Settings {
     pub replicas: Vec<ReplicaSettings>,
     /// The triggers.
     pub triggers: Vec<TriggerSettings>,
+    /// How contents are verified.
+    pub digest: Algorithm,
+    /// Which minute of the week it is where people read the clock.
+    pub minute_of_week: MinuteOfWeek,
     /// Threads that scan.
     pub scan_threads: NonZeroUsize,
     /// Where the shared index is, if there is one.

@@ -165,6 +165,12 @@ fn spots_of<'r>(body: &'r Body, spots: &mut Vec<Spot<'r>>) {
         | Body::Replica(_)
         | Body::Run(_)
         | Body::Trigger(_)
+        | Body::Hashed(_)
+        | Body::Verified(_)
+        | Body::Unsound(_)
+        | Body::Repaired(_)
+        | Body::Restored(_)
+        | Body::Released(_)
         | Body::Other(_) => {}
     }
 }

@@ -112,6 +112,12 @@ pub(super) fn named_root(body: &Body) -> Option<&RootName> {
         Body::Copied(copied) => Some(&copied.root),
         Body::Withdrawn(gone) => Some(&gone.root),
         Body::Failed(failed) => Some(&failed.root),
+        Body::Hashed(_)
+        | Body::Verified(_)
+        | Body::Unsound(_)
+        | Body::Repaired(_)
+        | Body::Restored(_)
+        | Body::Released(_) => body.fixity_place().map(|(root, _)| root),
         Body::Run(run) => Some(&run.root),
         Body::Replica(_) | Body::Trigger(_) | Body::Other(_) => None,
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::checks;
 use super::error::Result;
 use super::row::{DirId, FileId, signed, unsigned};
 use super::view::View;
@@ -75,10 +76,10 @@ pub struct CopyCounts {
     pub bytes: u64,
 }
 
-const COLUMNS: &str = "path, file_id, of_seq, kind, size, mtime_ns, sha256, proof";
+pub(super) const COLUMNS: &str = "path, file_id, of_seq, kind, size, mtime_ns, sha256, proof";
 
 /// The replica's id: the seq of the first record that named it.
-fn replica_id(db: &Connection, name: &ReplicaName, stamp: Stamp) -> rusqlite::Result<i64> {
+pub(super) fn replica_id(db: &Connection, name: &ReplicaName, stamp: Stamp) -> rusqlite::Result<i64> {
     let mut find = db.prepare_cached("SELECT replica_id FROM replicas WHERE name=?1")?;
     if let Some(id) = find.query_row([name.as_str()], |row| row.get(0)).optional()? {
         return Ok(id);
@@ -93,7 +94,7 @@ fn replica_id(db: &Connection, name: &ReplicaName, stamp: Stamp) -> rusqlite::Re
 pub(super) fn configure(db: &Connection, config: &Replica, stamp: Stamp) -> rusqlite::Result<()> {
     let id = replica_id(db, &config.replica, stamp)?;
     if config.url.is_none() && config.identity.is_none() {
-        for table in ["copies", "failures", "replicas"] {
+        for table in ["copies", "checks", "failures", "replicas"] {
             db.execute(&format!("DELETE FROM {table} WHERE replica_id=?1"), [id])?;
         }
         return Ok(());
@@ -105,6 +106,7 @@ pub(super) fn configure(db: &Connection, config: &Replica, stamp: Stamp) -> rusq
     {
         db.prepare_cached("DELETE FROM copies WHERE replica_id=?1")?.execute([id])?;
         db.prepare_cached("DELETE FROM failures WHERE replica_id=?1")?.execute([id])?;
+        db.prepare_cached("DELETE FROM checks WHERE replica_id=?1")?.execute([id])?;
         db.prepare_cached("UPDATE replicas SET files=0, bytes=0 WHERE replica_id=?1")?.execute([id])?;
     }
     let roots = serde_json::to_string(&config.roots).unwrap_or_else(|_| "{}".to_owned());
@@ -141,9 +143,17 @@ pub(super) fn copied(db: &Connection, copied: &Copied, root: i64, stamp: Stamp) 
         withdraw(db, replica, root, &key, copied.kind)?;
         rename(db, replica, root, &old_key, &key, copied.kind)?;
     }
-    let mut find =
-        db.prepare_cached("SELECT size FROM copies WHERE replica_id=?1 AND root_id=?2 AND path=?3 AND kind=1")?;
-    let before: Option<i64> = find.query_row(params![replica, root, key], |row| row.get(0)).optional()?;
+    let mut find = db.prepare_cached(
+        "SELECT size, of_seq, sha256 FROM copies WHERE replica_id=?1 AND root_id=?2 AND path=?3 AND kind=1",
+    )?;
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let before: Option<(i64, i64, Option<[u8; 32]>)> = find.query_row(params![replica, root, key], read).optional()?;
+    if let Some((_, of, Some(sha256))) = before
+        && copied.sha256.is_some_and(|digest| digest.0 == sha256)
+    {
+        checks::carry(db, (replica, root, copied.file), of, signed(copied.of.0))?;
+    }
+    let before = before.map(|(size, ..)| size);
     let is_file = copied.kind == FileType::File;
     let (files, bytes) = if is_file { (1, signed(copied.size)) } else { (0, 0) };
     count(db, replica, files - i64::from(before.is_some()), bytes - before.unwrap_or(0))?;
@@ -170,6 +180,9 @@ pub(super) fn copied(db: &Connection, copied: &Copied, root: i64, stamp: Stamp) 
         copied.proof.code(),
         signed(stamp.seq.0)
     ])?;
+    if copied.proof == Proof::Proved && copied.old_path.is_none() && is_file {
+        checks::passed(db, (replica, root, copied.file), signed(copied.of.0), stamp)?;
+    }
     match &copied.sha256 {
         Some(digest) => learn_digest(db, copied, digest, root),
         None => Ok(()),
@@ -236,6 +249,7 @@ fn withdraw(db: &Connection, replica: i64, root: i64, key: &[u8], kind: FileType
     let failures_end = if kind == FileType::Dir { end.clone() } else { [key, b"\0"].concat() };
     db.prepare_cached("DELETE FROM failures WHERE replica_id=?1 AND root_id=?2 AND path>=?3 AND path<?4")?
         .execute(params![replica, root, from, failures_end])?;
+    checks::forget(db, replica, root, from, &end)?;
     db.prepare_cached("DELETE FROM copies WHERE replica_id=?1 AND root_id=?2 AND path>=?3 AND path<?4")?
         .execute(params![replica, root, from, end])?;
     Ok(())
@@ -255,7 +269,7 @@ fn read_replica(row: &Row<'_>) -> rusqlite::Result<ReplicaRow> {
     })
 }
 
-fn read_copy(row: &Row<'_>) -> rusqlite::Result<CopyRow> {
+pub(super) fn read_copy(row: &Row<'_>) -> rusqlite::Result<CopyRow> {
     Ok(CopyRow {
         key: row.get(0)?,
         file_id: FileId(row.get(1)?),

@@ -33,11 +33,13 @@
 //! # Where what is
 //!
 //! `writer` keeps transaction, cursor and savepoints; `store` are the rows of the live tree; `acts` are roots and gaps,
-//! `copies` what replicas hold, `runs` what triggers are done with; `history` writes the audit part; `view`, `list` (with `walk`) and `log` read; `past` finds
+//! `copies` what replicas hold, `checks` what was read again, `runs` what triggers are done with; `history` writes the audit part;
+//! `view`, `list` (with `walk`) and `log` read; `past` finds
 //! paths and moments in the past; `rebuild` replays beside the old database and swaps; `schema` opens connections; `row`
 //! are the columns.
 
 mod acts;
+mod checks;
 mod copies;
 mod error;
 mod history;
@@ -58,12 +60,13 @@ mod tests;
 
 pub use crate::apply::copy_key;
 pub(crate) use crate::apply::range_end;
+pub use checks::{CheckRow, FindingRow, Named, Verdict};
 pub use copies::{CopyCounts, CopyRow, FailureRow, Misplaced, ReplicaRow};
 pub use error::{InventoryError, Result};
 pub use list::{ListQuery, Listed, Listing};
 pub use log::LogQuery;
 pub use row::{DirId, FileId, Known, KnownChild, ROOTS_DIR};
-pub use runs::{Named, NamedPage, RunRow, RunState, TriggerRow};
+pub use runs::{Offered, OfferedPage, RunRow, RunState, TriggerRow};
 pub use schema::{Host, SCHEMA_VERSION};
 pub use view::{Counts, OpenGap, Problem, RootRow, Unsettled, View};
 pub use writer::{Applied, Inventory};

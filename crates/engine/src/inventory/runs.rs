@@ -243,7 +243,7 @@ impl View {
 
 /// A regular file under one of its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct Offered {
     /// The directory that holds the name.
     pub dir: DirId,
     /// The root.
@@ -254,7 +254,7 @@ pub struct Named {
     pub known: Known,
 }
 
-fn read_named(row: &Row<'_>) -> rusqlite::Result<Option<Named>> {
+fn read_named(row: &Row<'_>) -> rusqlite::Result<Option<Offered>> {
     let (Ok(dir), name) = (RelPath::new(row.get::<_, Vec<u8>>(1)?), row.get::<_, Vec<u8>>(3)?) else {
         return Ok(None);
     };
@@ -262,7 +262,7 @@ fn read_named(row: &Row<'_>) -> rusqlite::Result<Option<Named>> {
     if name.contains(&0) || name.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Named {
+    Ok(Some(Offered {
         dir: DirId(row.get(2)?),
         root: RootName::new(row.get::<_, String>(0)?),
         path: dir.join(&name),
@@ -271,7 +271,7 @@ fn read_named(row: &Row<'_>) -> rusqlite::Result<Option<Named>> {
 }
 
 /// Some names, and the place behind which the next ones are; `None`: there are no more.
-pub type NamedPage = (Vec<Named>, Option<(DirId, Vec<u8>)>);
+pub type OfferedPage = (Vec<Offered>, Option<(DirId, Vec<u8>)>);
 
 impl View {
     /// Some files whose current version is settled, behind a name (at first directory `i64::MIN` and an empty name) in the order of
@@ -285,7 +285,7 @@ impl View {
         below: Option<(&RootName, &RelPath)>,
         (dir, name): (DirId, &[u8]),
         limit: usize,
-    ) -> Result<NamedPage> {
+    ) -> Result<OfferedPage> {
         let (root, low, high) = match below {
             Some((root, path)) if path.is_root() => (Some(root.as_str()), Vec::new(), vec![255; 4096]),
             Some((root, path)) => {
@@ -319,7 +319,7 @@ impl View {
     ///
     /// # Errors
     /// SQLite's.
-    pub fn names_of(&self, root: &RootName, file: FileId, inode: u64) -> Result<Vec<RelPath>> {
+    pub fn paths_of(&self, root: &RootName, file: FileId, inode: u64) -> Result<Vec<RelPath>> {
         let mut names = Vec::new();
         for (dir, name, known) in self.by_inode(root, inode)? {
             if known.file_id == file

@@ -175,6 +175,7 @@ CREATE TABLE copies (
   PRIMARY KEY (replica_id, root_id, path)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX copies_file ON copies (replica_id, file_id);
+CREATE INDEX copies_unproved ON copies (replica_id, root_id, seq) WHERE proof <> 3 AND kind = 1;
 CREATE INDEX copies_dirs ON copies (replica_id, root_id, path) WHERE kind = 2;
 
 -- Originals that could not be copied.
@@ -215,6 +216,35 @@ CREATE TABLE runs (
   PRIMARY KEY (trigger_id, file_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX runs_open ON runs (trigger_id, state, file_id) WHERE state <> 2;
+-- What was read again last, and what that came to: of originals (replica_id 0) and of copies, by object. of_seq is the record
+-- that made the version (of a copy its of_seq). Verdict 1 verified, 2 rot, 3 changed, 4 missing, 5 foreign, 6 unreadable. Only
+-- what is foreign has a path, and file_id 0.
+CREATE TABLE checks (
+  replica_id INTEGER NOT NULL,
+  root_id    INTEGER NOT NULL,
+  file_id    INTEGER NOT NULL,
+  path       BLOB NOT NULL,
+  of_seq     INTEGER NOT NULL,
+  seq        INTEGER NOT NULL,
+  at_ns      INTEGER NOT NULL,
+  verdict    INTEGER NOT NULL,
+  PRIMARY KEY (replica_id, root_id, file_id, path)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX checks_oldest ON checks (replica_id, root_id, at_ns, file_id);
+CREATE INDEX checks_unsound ON checks (seq) WHERE verdict <> 1;
+
+-- Originals that were removed to free their space: their names stay, as if they were there.
+CREATE TABLE released (
+  file_id INTEGER PRIMARY KEY,
+  seq     INTEGER NOT NULL
+) STRICT;
+
+-- The BLAKE3 of originals, where it is known, besides the SHA-256.
+CREATE TABLE blake3 (
+  file_id INTEGER PRIMARY KEY,
+  of_seq  INTEGER NOT NULL,
+  hash    BLOB NOT NULL
+) STRICT;
 
 CREATE TABLE cursors (
   follower TEXT NOT NULL PRIMARY KEY,

@@ -2,6 +2,7 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
+use super::checks;
 use super::row::{self, FileId, Known, ROOTS, known_columns, read_known, signed};
 use crate::apply::codes::Code;
 use crate::apply::{self, Delta, Dir, NewDir, Place, below};
@@ -99,6 +100,14 @@ impl apply::Store for Store<'_> {
         bind_name(update, dir, name, known)?;
         update.raw_execute()?;
         Ok(())
+    }
+
+    fn is_released(&mut self, id: FileId) -> rusqlite::Result<bool> {
+        checks::is_released(self.db, id.0)
+    }
+
+    fn came_back(&mut self, id: FileId) -> rusqlite::Result<()> {
+        checks::came_back(self.db, id.0)
     }
 
     fn lift(&mut self, dir: i64, name: &[u8], known: &Known, seq: Seq) -> rusqlite::Result<()> {

@@ -127,6 +127,14 @@ impl View {
         self.read(|db| db.query_row("SELECT name FROM hosts", [], |row| row.get(0)))
     }
 
+    /// The id of the state that it belongs to.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn host_id(&self) -> Result<String> {
+        self.read(|db| db.query_row("SELECT host_id FROM hosts", [], |row| row.get(0)))
+    }
+
     /// How far the journal was applied; `None` before the first batch.
     ///
     /// # Errors
@@ -170,7 +178,8 @@ impl View {
         })
     }
 
-    /// Every name in a directory, in the order of their bytes, to be held against what a scan finds.
+    /// Every name in a directory, in the order of their bytes, to be held against what a scan finds: what was released is not
+    /// expected to be there.
     ///
     /// # Errors
     /// SQLite's.
@@ -179,7 +188,8 @@ impl View {
             let mut find = db.prepare_cached(concat!(
                 "SELECT name, file_id, ",
                 fact_columns!(),
-                " FROM files WHERE dir_id=?1 ORDER BY name"
+                " FROM files WHERE dir_id=?1 AND NOT EXISTS (SELECT 1 FROM released r WHERE r.file_id=files.file_id) \
+                 ORDER BY name"
             ))?;
             let mut rows = find.query([dir.0])?;
             while let Some(row) = rows.next()? {

@@ -13,7 +13,7 @@ use super::row::{FileId, ROOTS, signed, unsigned};
 use super::schema::{self, Host};
 use super::store::{Fault, Store, Tree, is_of_the_row};
 use super::view::View;
-use super::{acts, copies, runs};
+use super::{acts, checks, copies, runs};
 use crate::apply::{Halves, Memory, Spot, Stamp, first_seen, size};
 use crate::model::{Body, Change, Cursor, Facts, FileType, JournalId, Op, Record, RelPath, Seq};
 use keepwatch_journal::ChainHash;
@@ -292,6 +292,12 @@ impl<'c, 'r> Batch<'c, 'r> {
             Body::Copied(copied) => Some(&copied.root),
             Body::Withdrawn(gone) => Some(&gone.root),
             Body::Failed(failed) => Some(&failed.root),
+            Body::Hashed(_)
+            | Body::Verified(_)
+            | Body::Unsound(_)
+            | Body::Repaired(_)
+            | Body::Restored(_)
+            | Body::Released(_) => body.fixity_place().map(|(root, _)| root),
             Body::Run(run) => Some(&run.root),
             Body::Config(_) | Body::Replica(_) | Body::Trigger(_) | Body::Other(_) | Body::Change(_) => None,
         };
@@ -326,6 +332,15 @@ impl<'c, 'r> Batch<'c, 'r> {
             },
             Body::Trigger(config) => Ok(runs::configure(db, config, stamp).map(|()| None)?),
             Body::Replica(config) => Ok(copies::configure(db, config, stamp).map(|()| None)?),
+            Body::Hashed(_)
+            | Body::Verified(_)
+            | Body::Unsound(_)
+            | Body::Repaired(_)
+            | Body::Restored(_)
+            | Body::Released(_) => match root {
+                Some(root) => Ok(checks::apply(db, body, root, stamp)?),
+                None => Ok(None),
+            },
             Body::Other(_) | Body::Change(_) => Ok(None),
         })?;
         let written = self.history.act(record, body, root.take(), file);

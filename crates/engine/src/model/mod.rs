@@ -1,7 +1,8 @@
 //! Values without I/O that all the engine speaks in.
 
 pub use keepwatch_journal::{
-    Body, By, Change, Config, Copied, Cursor, Digest, Evidence, Facts, Failed, FileType, Gap, GapClosed, GapReason,
-    JournalId, OldPlace, Op, Proof, Record, RelPath, Replica, ReplicaName, RootName, Run, RunProcess, RunStep, Seq,
-    Settled, Timestamp, Trigger, TriggerName, Via, Withdrawal, Withdrawn,
+    Algorithm, Body, By, Change, Config, Copied, Cursor, Digest, Drift, Evidence, Facts, Failed, FileType, Gap,
+    GapClosed, GapReason, Hashed, JournalId, OldPlace, Op, Proof, Record, RelPath, Released, Repaired, Replica,
+    ReplicaName, Restored, RootName, Run, RunProcess, RunStep, Seq, Settled, Timestamp, Trigger, TriggerName, Unsound,
+    Unsoundness, Verified, Via, Withdrawal, Withdrawn,
 };

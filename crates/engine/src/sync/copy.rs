@@ -1,10 +1,8 @@
 //! One original to a target: opened without leaving its root, read once, hashed on the way, and the same version before and after.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
@@ -14,10 +12,8 @@ use sha2::{Digest as _, Sha256};
 use super::plan::Original;
 use crate::beneath::open_beneath;
 use crate::model::{Digest, FileType, RelPath};
+use crate::target::attributes::{meta_of, mtime_of, xattrs};
 use crate::target::{Content, Meta, Session, Staged, TargetError};
-
-/// The longest value of an extended attribute, and the longest list of their names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
-const XATTR_MAX: usize = 65_536;
 
 /// A root, open to be read.
 #[derive(Debug)]
@@ -197,45 +193,8 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-fn mtime_of(stat: &Stat) -> i64 {
-    let exact = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
-    i64::try_from(exact.clamp(i64::MIN.into(), i64::MAX.into())).unwrap_or(0)
-}
-
 fn same_state(one: &Stat, other: &Stat) -> bool {
     let state =
         |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec, stat.st_ino);
     state(one) == state(other)
-}
-
-fn meta_of(stat: &Stat, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Meta {
-    Meta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime_ns: mtime_of(stat), xattrs }
-}
-
-/// The extended attributes that can be read. A file system without any has none.
-fn xattrs(file: BorrowedFd<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut small = [0; 256];
-    let mut large;
-    let names: &[u8] = match rustix::fs::flistxattr(file, &mut small[..]) {
-        Ok(0) => return Vec::new(),
-        Ok(length) => &small[..length],
-        Err(Errno::RANGE) => {
-            large = vec![0; XATTR_MAX];
-            match rustix::fs::flistxattr(file, &mut large[..]) {
-                Ok(length) => &large[..length],
-                Err(_) => return Vec::new(),
-            }
-        }
-        Err(_) => return Vec::new(),
-    };
-    let mut found = Vec::new();
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let mut value = vec![0; XATTR_MAX];
-        if let Ok(length) = rustix::fs::fgetxattr(file, OsStr::from_bytes(name), &mut value[..]) {
-            value.truncate(length);
-            value.shrink_to_fit();
-            found.push((name.to_vec(), value));
-        }
-    }
-    found
 }

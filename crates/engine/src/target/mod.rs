@@ -5,6 +5,7 @@
 //! at once, and then *published*, many objects together: so that a local file system syncs once for all of them, and a store
 //! may upload while others are read. What was staged and not published leaves nothing behind.
 
+pub(crate) mod attributes;
 mod dirs;
 mod exec;
 mod http;
@@ -36,7 +37,7 @@ pub use rclone::{RcloneAccess, RclonePlace};
 pub use s3::{Credentials, S3Access, S3Place, S3Source, S3Target};
 pub use secret::Secret;
 pub use ssh::{BadAddress, FarDir, Places, SshAddress, SshOptions, SshTarget, Way, serve};
-pub use throttle::{BadTimetable, MinuteOfWeek, Throttled, Timetable};
+pub use throttle::{BadTimetable, Limit, MinuteOfWeek, Throttled, Timetable};
 pub use url::{Access, TargetUrl, UrlError};
 pub use web::Patience;
 
@@ -260,6 +261,13 @@ pub trait Session: Send + Sync {
     /// # Errors
     /// [`TargetError`].
     fn read(&self, path: &RelPath) -> Result<Box<dyn Read + Send>>;
+    /// The metadata of what stands at a path, if the target can tell it.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    fn meta(&self, _path: &RelPath) -> Result<Option<Meta>> {
+        Ok(None)
+    }
     /// Takes an object in under a temporary name, whole, with its metadata.
     ///
     /// # Errors
@@ -319,7 +327,7 @@ pub fn set_aside(session: &dyn Session, path: &RelPath, trash: &RelPath) -> Resu
     }
     let wanted = path.components().fold(trash.clone(), |at, name| at.join(name));
     for attempt in 1..=SAME_NAMES_MAX {
-        let place = if attempt == 1 { wanted.clone() } else { numbered(&wanted, attempt) };
+        let place = numbered_place(&wanted, attempt);
         if session.look(&place)?.is_some() {
             continue;
         }
@@ -331,6 +339,11 @@ pub fn set_aside(session: &dyn Session, path: &RelPath, trash: &RelPath) -> Resu
 
 /// Things of one name that a day's trash holds.
 const SAME_NAMES_MAX: u32 = 10_000;
+
+/// Where in a day's trash the Nth thing of a name lies.
+pub(crate) fn numbered_place(wanted: &RelPath, number: u32) -> RelPath {
+    if number == 1 { wanted.clone() } else { numbered(wanted, number) }
+}
 
 /// A path with `~N` behind it.
 fn numbered(path: &RelPath, number: u32) -> RelPath {

@@ -15,6 +15,8 @@ const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const READS_A_SECOND: u64 = 10;
 /// The least that is read at once.
 const READ_MIN: u64 = 1024;
+/// Time that was not used stays good for so long.
+const CREDIT: Duration = Duration::from_millis(100);
 
 /// How many bytes a second may go, by the minute of the week, which begins on Monday.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,27 +120,35 @@ fn read_minutes(text: &str) -> Option<Vec<u16>> {
 /// Which minute of the week it is where people read the clock, from Monday.
 pub type MinuteOfWeek = fn() -> u16;
 
-/// What all that goes to a target is held to.
+/// What all that goes to a target, or is read there, is held to together.
 #[derive(Debug)]
-struct Bucket {
+pub struct Limit {
     table: Timetable,
     now: MinuteOfWeek,
     /// When the next byte may go.
     free: Mutex<Instant>,
 }
 
-impl Bucket {
-    /// How much may be read at once; `None`: as much as there is.
-    fn most(&self) -> Option<(u64, usize)> {
+impl Limit {
+    /// Begins now.
+    #[must_use]
+    pub fn new(table: Timetable, now: MinuteOfWeek) -> Self {
+        Limit { table, now, free: Mutex::new(Instant::now()) }
+    }
+
+    /// Bytes a second, and how much may be read at once; `None`: as much as there is.
+    #[must_use]
+    pub fn most(&self) -> Option<(u64, usize)> {
         let rate = self.table.at((self.now)())?;
         Some((rate, usize::try_from((rate / READS_A_SECOND).max(READ_MIN)).unwrap_or(usize::MAX)))
     }
 
     /// Waits until so many bytes more may have gone.
-    fn take(&self, bytes: usize, rate: u64) {
+    pub fn take(&self, bytes: usize, rate: u64) {
         let now = Instant::now();
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let from = (*free).max(now);
+        // Who slept a little too long makes up for it.
+        let from = (*free).max(now.checked_sub(CREDIT).unwrap_or(now));
         *free = from + Duration::from_secs_f64(bytes as f64 / rate as f64);
         drop(free);
         std::thread::sleep(from.saturating_duration_since(now));
@@ -149,14 +159,14 @@ impl Bucket {
 #[derive(Debug)]
 pub struct Throttled {
     inner: Arc<dyn Target>,
-    bucket: Arc<Bucket>,
+    bucket: Arc<Limit>,
 }
 
 impl Throttled {
     /// Holds a target to a table.
     #[must_use]
     pub fn new(inner: Arc<dyn Target>, table: Timetable, now: MinuteOfWeek) -> Self {
-        Throttled { inner, bucket: Arc::new(Bucket { table, now, free: Mutex::new(Instant::now()) }) }
+        Throttled { inner, bucket: Arc::new(Limit::new(table, now)) }
     }
 }
 
@@ -181,13 +191,13 @@ impl Target for Throttled {
 
 struct ThrottledSession {
     inner: Box<dyn Session>,
-    bucket: Arc<Bucket>,
+    bucket: Arc<Limit>,
 }
 
 /// Reads as slowly as it must.
 struct Slowly<'a> {
     inner: &'a mut dyn Read,
-    bucket: &'a Bucket,
+    bucket: &'a Limit,
 }
 
 impl Read for Slowly<'_> {
@@ -211,6 +221,10 @@ impl Session for ThrottledSession {
 
     fn read(&self, path: &RelPath) -> Result<Box<dyn Read + Send>> {
         self.inner.read(path)
+    }
+
+    fn meta(&self, path: &RelPath) -> Result<Option<Meta>> {
+        self.inner.meta(path)
     }
 
     fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {
@@ -280,7 +294,7 @@ mod tests {
     #[test]
     fn bytes_wait_for_their_turn() {
         let table = Timetable::parse("1M").unwrap();
-        let bucket = Bucket { table, now: || 0, free: Mutex::new(Instant::now()) };
+        let bucket = Limit { table, now: || 0, free: Mutex::new(Instant::now()) };
         let start = Instant::now();
         let mut slowly = Slowly { inner: &mut &vec![0; 300_000][..], bucket: &bucket };
         assert_eq!(io::copy(&mut slowly, &mut io::sink()).unwrap(), 300_000);

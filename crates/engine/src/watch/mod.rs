@@ -12,6 +12,7 @@ pub mod inotify;
 pub mod lease;
 pub mod magic;
 pub mod mounts;
+pub mod priority;
 pub mod probe;
 pub mod process;
 mod reader;

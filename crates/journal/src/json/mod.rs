@@ -1,5 +1,6 @@
 //! JSON lines: `render` writes records, `parse` reads them, [`text`] knows the characters.
 
+mod fixity;
 mod parse;
 mod render;
 pub mod text;

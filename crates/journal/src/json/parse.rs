@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
+use super::fixity;
 use crate::json::text::decode_base64;
 use crate::record::{
     Body, By, Change, Config, Copied, Evidence, Extra, Facts, Failed, FileType, Gap, GapClosed, GapReason, OldPlace,
@@ -59,6 +60,14 @@ impl<'de> Deserialize<'de> for Record {
                     "removed" => read_withdrawn(Withdrawal::Removed, &mut map, &mut extra)?,
                     "foreign" => read_withdrawn(Withdrawal::Foreign, &mut map, &mut extra)?,
                     "failed" => Body::Failed(Box::new(read_failed(&mut map, &mut extra)?)),
+                    "hashed" => Body::Hashed(Box::new(fixity::read_hashed(&mut map, &mut extra)?)),
+                    "verified" => Body::Verified(Box::new(fixity::read_verified(&mut map, &mut extra)?)),
+                    "rot" | "missed" | "unreadable" => {
+                        Body::Unsound(Box::new(fixity::read_unsound(&name.0, &mut map, &mut extra)?))
+                    }
+                    "repaired" => Body::Repaired(Box::new(fixity::read_repaired(&mut map, &mut extra)?)),
+                    "restored" => Body::Restored(Box::new(fixity::read_restored(&mut map, &mut extra)?)),
+                    "released" => Body::Released(Box::new(fixity::read_released(&mut map, &mut extra)?)),
                     other => match (Op::from_word(other), RunStep::from_word(other)) {
                         (Some(op), _) => Body::Change(read_change(op, &mut map, &mut extra)?),
                         (None, Some(step)) => Body::Run(Box::new(read_run(step, &mut map, &mut extra)?)),
@@ -78,7 +87,7 @@ impl<'de> Deserialize<'de> for Record {
 }
 
 /// A string of the line, borrowed where it has no escapes.
-struct Text<'de>(Cow<'de, str>);
+pub(super) struct Text<'de>(pub(super) Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -104,13 +113,13 @@ impl<'de> Deserialize<'de> for Text<'de> {
 
 /// Bytes written once or twice: readable, and exact where they are not UTF-8.
 #[derive(Default)]
-struct Bytes<'de> {
-    readable: Option<Text<'de>>,
-    exact: Option<Text<'de>>,
+pub(super) struct Bytes<'de> {
+    pub(super) readable: Option<Text<'de>>,
+    pub(super) exact: Option<Text<'de>>,
 }
 
 impl Bytes<'_> {
-    fn into_bytes<E: de::Error>(self) -> Result<Option<Vec<u8>>, E> {
+    pub(super) fn into_bytes<E: de::Error>(self) -> Result<Option<Vec<u8>>, E> {
         match (self.readable, self.exact) {
             (None, None) => Ok(None),
             (Some(text), None) => Ok(Some(text.0.into_owned().into_bytes())),
@@ -118,7 +127,7 @@ impl Bytes<'_> {
         }
     }
 
-    fn into_path<E: de::Error>(self, name: &'static str) -> Result<RelPath, E> {
+    pub(super) fn into_path<E: de::Error>(self, name: &'static str) -> Result<RelPath, E> {
         let bytes = self.into_bytes()?.ok_or_else(|| E::missing_field(name))?;
         RelPath::new(bytes).map_err(|wrong| E::custom(format_args!("{name}: {wrong}")))
     }
@@ -136,7 +145,7 @@ fn parse_time<E: de::Error>(text: &Text<'_>) -> Result<Timestamp, E> {
 }
 
 /// Fills a slot with the next value, once.
-fn fill<'de, T: Deserialize<'de>, M: MapAccess<'de>>(
+pub(super) fn fill<'de, T: Deserialize<'de>, M: MapAccess<'de>>(
     map: &mut M,
     slot: &mut Option<T>,
     name: &'static str,
@@ -149,7 +158,7 @@ fn fill<'de, T: Deserialize<'de>, M: MapAccess<'de>>(
 }
 
 /// Keeps a field that this version does not know.
-fn keep<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra, key: Text<'de>) -> Result<(), M::Error> {
+pub(super) fn keep<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra, key: Text<'de>) -> Result<(), M::Error> {
     if matches!(&*key.0, "seq" | "at" | "do") {
         return Err(de::Error::custom(format_args!("field {} stands twice", key.0)));
     }
@@ -160,15 +169,19 @@ fn keep<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra, key: Text<'de>) 
     }
 }
 
-fn required<T, E: de::Error>(slot: Option<T>, name: &'static str) -> Result<T, E> {
+pub(super) fn required<T, E: de::Error>(slot: Option<T>, name: &'static str) -> Result<T, E> {
     slot.ok_or_else(|| E::missing_field(name))
 }
 
-fn word<T, E: de::Error>(text: &Text<'_>, from_word: fn(&str) -> Option<T>, name: &'static str) -> Result<T, E> {
+pub(super) fn word<T, E: de::Error>(
+    text: &Text<'_>,
+    from_word: fn(&str) -> Option<T>,
+    name: &'static str,
+) -> Result<T, E> {
     from_word(&text.0).ok_or_else(|| E::custom(format_args!("{name} is {:?}, which is not known", text.0)))
 }
 
-fn root(text: &Text<'_>) -> RootName {
+pub(super) fn root(text: &Text<'_>) -> RootName {
     RootName::new(&*text.0)
 }
 

@@ -1,5 +1,6 @@
 //! Writes records: by hand, since this is on the path of every change, and canonical: one record, one text.
 
+use super::fixity;
 use crate::json::text::{push_bytes_field, push_i64, push_name, push_string, push_u64, push_value};
 use crate::record::{
     Body, By, Change, Config, Copied, Evidence, Facts, Failed, FileType, Gap, GapClosed, GapReason, Op, Proof, Record,
@@ -26,6 +27,12 @@ impl Record {
             Body::Replica(replica) => push_replica(out, replica),
             Body::Run(run) => push_run(out, run),
             Body::Trigger(trigger) => push_trigger(out, trigger),
+            Body::Hashed(hashed) => fixity::push_hashed(out, hashed),
+            Body::Verified(verified) => fixity::push_verified(out, verified),
+            Body::Unsound(unsound) => fixity::push_unsound(out, unsound),
+            Body::Repaired(repaired) => fixity::push_repaired(out, repaired),
+            Body::Restored(restored) => fixity::push_restored(out, restored),
+            Body::Released(released) => fixity::push_released(out, released),
             Body::Other(name) => push_string(out, name),
         }
         for (name, value) in self.extra.iter().flat_map(|fields| fields.iter()) {
@@ -245,28 +252,28 @@ fn push_trigger(out: &mut Vec<u8>, trigger: &Trigger) {
 }
 
 /// Writes one of our own words: nothing in it needs an escape.
-fn push_word(out: &mut Vec<u8>, word: &str) {
+pub(super) fn push_word(out: &mut Vec<u8>, word: &str) {
     out.push(b'"');
     out.extend_from_slice(word.as_bytes());
     out.push(b'"');
 }
 
-fn push_word_field(out: &mut Vec<u8>, name: &str, word: &str) {
+pub(super) fn push_word_field(out: &mut Vec<u8>, name: &str, word: &str) {
     push_name(out, name);
     push_word(out, word);
 }
 
-fn push_string_field(out: &mut Vec<u8>, name: &str, text: &str) {
+pub(super) fn push_string_field(out: &mut Vec<u8>, name: &str, text: &str) {
     push_name(out, name);
     push_string(out, text);
 }
 
-fn push_u64_field(out: &mut Vec<u8>, name: &str, number: u64) {
+pub(super) fn push_u64_field(out: &mut Vec<u8>, name: &str, number: u64) {
     push_name(out, name);
     push_u64(out, number);
 }
 
-fn push_i64_field(out: &mut Vec<u8>, name: &str, number: i64) {
+pub(super) fn push_i64_field(out: &mut Vec<u8>, name: &str, number: i64) {
     push_name(out, name);
     push_i64(out, number);
 }

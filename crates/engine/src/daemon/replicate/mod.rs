@@ -167,6 +167,31 @@ impl<'k> AtWork<'k> {
     }
 }
 
+/// Where each root goes at a replica of a host, for whoever looks there besides its keeper; and what is journaled of that before
+/// all that is there is known.
+///
+/// # Errors
+/// [`SettingsError`].
+pub(in crate::daemon) fn placements(
+    settings: &ReplicaSettings,
+    host: &str,
+) -> Result<Vec<(RootName, Placement, String)>, SettingsError> {
+    let kept = kept_roots(settings, &own_layout(settings, host))?;
+    let placed = |root: KeptRoot| {
+        let unlisted = root.unlisted();
+        (root.name, root.placement, unlisted)
+    };
+    Ok(kept.into_iter().map(placed).collect())
+}
+
+/// The layout, with the name that the host had at its first start.
+fn own_layout(settings: &ReplicaSettings, host: &str) -> Layout {
+    match &settings.layout {
+        Layout::Hosts { .. } => Layout::Hosts { host: host.to_owned() },
+        layout @ Layout::Mirror { .. } => layout.clone(),
+    }
+}
+
 /// Where each root goes, and what of it.
 fn kept_roots(settings: &ReplicaSettings, layout: &Layout) -> Result<Vec<KeptRoot>, SettingsError> {
     let filter = Arc::new(Filter::new(&settings.filter)?);
@@ -192,10 +217,7 @@ fn kept_roots(settings: &ReplicaSettings, layout: &Layout) -> Result<Vec<KeptRoo
 
 impl Keeper {
     pub(super) fn new(settings: ReplicaSettings, around: Surroundings) -> Result<Self, Trouble> {
-        let layout = match &settings.layout {
-            Layout::Hosts { .. } => Layout::Hosts { host: around.host.clone() },
-            layout @ Layout::Mirror { .. } => layout.clone(),
-        };
+        let layout = own_layout(&settings, &around.host);
         Ok(Keeper {
             roots: kept_roots(&settings, &layout)?,
             view: View::open(&around.inventory)?,
@@ -598,7 +620,7 @@ pub fn state_name(parts: &[&[u8]]) -> String {
 }
 
 /// The trash of the UTC day of this moment.
-fn trash_of(now: Timestamp) -> Option<RelPath> {
+pub(in crate::daemon) fn trash_of(now: Timestamp) -> Option<RelPath> {
     let text = now.to_string();
     Some(RelPath::new(TRASH).ok()?.join(text.get(..10)?.as_bytes()))
 }

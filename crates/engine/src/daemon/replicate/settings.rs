@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::meter::{Meter, Reading};
+use crate::daemon::settings::Scrubbing;
 use crate::model::{ReplicaName, RootName};
 use crate::sync::filter::{FilterError, FilterText};
 use crate::sync::guards::Limits;
@@ -62,6 +63,8 @@ pub struct ReplicaSettings {
     pub limits: Limits,
     /// Files copied at the same time.
     pub transfers: usize,
+    /// How its copies are verified.
+    pub scrubbing: Scrubbing,
     /// End when all is there, rather than follow.
     pub once: bool,
     /// To whom the target belongs; `None`: to this state alone.

@@ -1,9 +1,10 @@
 //! What can be asked of a running service.
 
 use crossbeam_channel::Sender;
-use keepwatch_journal::{Body, ReplicaName, RootName, Seq, TriggerName};
+use keepwatch_journal::{Body, RelPath, ReplicaName, RootName, Seq, TriggerName};
 
 use super::status::Status;
+use crate::daemon::fixity::{Event, FixityTrouble, Job, Sum};
 use crate::daemon::replicate::Asked;
 use crate::daemon::triggers;
 
@@ -55,6 +56,22 @@ pub enum Command {
         acts: Vec<Body>,
         /// Told the last one's place.
         done: Sender<Seq>,
+    },
+    /// Verify originals or copies, in a thread of its own. Nobody who hears it any more ends it.
+    Verify {
+        /// What.
+        job: Box<Job>,
+        /// Told on the way.
+        events: Sender<Event>,
+        /// Told what it came to, or why it ended early.
+        done: Sender<Result<Sum, FixityTrouble>>,
+    },
+    /// Scan a directory, because something in it was missed. Nobody waits for it.
+    Rescan {
+        /// In which root.
+        root: RootName,
+        /// Which.
+        dir: RelPath,
     },
     /// End cleanly.
     Stop,

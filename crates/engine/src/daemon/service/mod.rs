@@ -4,6 +4,7 @@
 
 mod command;
 mod commit;
+mod fixity;
 mod overlap;
 mod presence;
 mod replicas;
@@ -40,11 +41,13 @@ use crate::watch::mounts::MountWatch;
 use crate::watch::{Loss, Notice};
 
 pub use command::{Command, Reconciled};
-pub(in crate::daemon) use root::look_at_top;
+pub(in crate::daemon) use root::{check_identity, look_at_top};
 pub use start::{Handle, OnEnd, StartError, check, reconcile_once, start};
+pub(in crate::daemon) use start::{followed, journal_error, open_inventory};
 pub use status::{FollowerStatus, HeldOpen, JournalStatus, ReplicaStatus, RootStatus, Status, TriggerStatus};
 
 use commit::Commits;
+use fixity::Verifiers;
 use replicas::Replicas;
 use root::RootRun;
 use scans::Scans;
@@ -101,6 +104,7 @@ struct Service {
     index: Option<IndexThread>,
     replicas: Replicas,
     triggers: Triggers,
+    verifiers: Verifiers,
     compressor: Option<JoinHandle<()>>,
     compressed_up_to: u64,
     journal_dir: PathBuf,
@@ -146,6 +150,7 @@ impl Service {
         self.check_roots()?;
         self.start_replicas();
         self.start_triggers();
+        self.start_scrubbers();
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(());
         }
@@ -325,6 +330,7 @@ impl Service {
     fn end(mut self) -> Result<()> {
         self.scans.cancel();
         self.end_triggers();
+        self.end_verifiers();
         self.end_replicas();
         for batch in self.sources.drain() {
             self.hear(&batch)?;

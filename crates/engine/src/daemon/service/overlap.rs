@@ -108,6 +108,8 @@ mod tests {
             settle_min: Duration::ZERO,
             open_max: Duration::from_secs(3600),
             lease: true,
+            copies_min: 0,
+            scrubbing: crate::daemon::settings::Scrubbing::default(),
         }
     }
 

@@ -46,7 +46,7 @@ impl Replicas {
         Replicas { kept: Vec::new(), stop: Arc::new(AtomicBool::new(false)), commands }
     }
 
-    /// By which a thread speaks to the service.
+    /// By which threads speak to the service.
     pub(super) fn commands(&self) -> Sender<Command> {
         self.commands.clone()
     }

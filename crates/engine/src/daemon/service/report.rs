@@ -10,8 +10,10 @@ use super::root::{Presence, look_at_top};
 use super::sources::Sources;
 use super::status::{FollowerStatus, HeldOpen, JournalStatus, RootStatus, Status};
 use super::{Result, Service};
+use crate::daemon::fixity;
 use crate::daemon::index::IndexThread;
 use crate::daemon::ledger::Ledger;
+use crate::daemon::sequencer::ScanWanted;
 use crate::inventory::RootRow;
 use crate::watch::probe::Method;
 
@@ -49,6 +51,12 @@ impl Service {
             Command::Replica { name, asked } => self.ask_replica(&name, asked),
             Command::Trigger { name, asked } => self.ask_trigger(&name, asked),
             Command::Acts { acts, done } => self.tell_acts(acts, &done),
+            Command::Verify { job, events, done } => self.verify(*job, events, done),
+            Command::Rescan { root, dir } => {
+                if let Some(index) = self.roots.iter().position(|known| known.settings.name == root) {
+                    self.scans.want(ScanWanted { root: self.roots[index].no, path: dir, dir: None });
+                }
+            }
             Command::Stop => {}
         }
         Ok(())
@@ -164,6 +172,7 @@ impl Service {
             attention: Vec::new(),
         };
         status.attention = attention(&status);
+        status.attention.extend(fixity::attention(self.sequencer.ledger.view()).unwrap_or_default());
         if let Ok(problems) = self.sequencer.ledger.view().problems()
             && !problems.is_empty()
         {

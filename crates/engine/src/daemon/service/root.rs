@@ -94,7 +94,7 @@ pub(super) struct LastScan {
 pub(in crate::daemon) struct Top {
     pub(super) fd: OwnedFd,
     pub(in crate::daemon) object: (u64, u64),
-    pub(super) identity: Identity,
+    pub(in crate::daemon) identity: Identity,
 }
 
 impl RootRun {
@@ -146,7 +146,11 @@ pub(in crate::daemon) fn look_at_top(path: &Path) -> Result<Top, String> {
 }
 
 /// Whether the root that was accepted before is what is there now. `Err`: why not.
-pub(super) fn check_identity(settings: &RootSettings, accepted: Option<&str>, found: &Identity) -> Result<(), String> {
+pub(in crate::daemon) fn check_identity(
+    settings: &RootSettings,
+    accepted: Option<&str>,
+    found: &Identity,
+) -> Result<(), String> {
     let Some(accepted) = accepted else { return Ok(()) };
     let Ok(accepted) = accepted.parse::<Identity>() else { return Ok(()) };
     match accepted.compare(found) {

@@ -12,6 +12,7 @@ use keepwatch_journal::{
 };
 
 use super::commit::Commits;
+use super::fixity::Verifiers;
 use super::replicas::Replicas;
 use super::root::RootRun;
 use super::scans::Scans;
@@ -67,6 +68,9 @@ pub enum StartError {
     /// The inventory could not be rebuilt.
     #[error("cannot rebuild the inventory: {0}")]
     Replay(#[from] ReplayError),
+    /// The inventory cannot follow the journal.
+    #[error("the inventory cannot follow the journal: {0}")]
+    Behind(String),
     /// The directory table.
     #[error(transparent)]
     Dirs(#[from] DirsError),
@@ -244,6 +248,7 @@ fn begin(
         scans: Scans::new(state.inventory()),
         replicas: Replicas::new(commands.clone()),
         triggers: Triggers::default(),
+        verifiers: Verifiers::default(),
         commands: heard,
         commits: Commits::default(),
         syncs: Vec::new(),
@@ -297,7 +302,7 @@ fn mount_watch(mode: Mode) -> Option<MountWatch> {
 
 /// What the journal has to hold because the inventory followed it there. Whatever is wrong with the inventory is told when
 /// it is opened; a journal that was set aside since is not asked for.
-fn followed(state: &StateDir) -> Option<Cursor> {
+pub(in crate::daemon) fn followed(state: &StateDir) -> Option<Cursor> {
     if !state.inventory().exists() {
         return None;
     }
@@ -306,7 +311,7 @@ fn followed(state: &StateDir) -> Option<Cursor> {
 }
 
 /// That the journal lacks what the inventory has is told of as a matter between the two.
-fn journal_error(state: &StateDir, error: OpenError) -> StartError {
+pub(in crate::daemon) fn journal_error(state: &StateDir, error: OpenError) -> StartError {
     let state = state.path().to_owned();
     match error {
         OpenError::Forked { cursor, .. } => {
@@ -321,7 +326,11 @@ fn journal_error(state: &StateDir, error: OpenError) -> StartError {
 }
 
 /// The inventory, rebuilt if its schema is older or it followed a journal that was set aside.
-fn open_inventory(state: &StateDir, writer: &Writer, disk: &Arc<dyn Disk>) -> Result<Inventory, StartError> {
+pub(in crate::daemon) fn open_inventory(
+    state: &StateDir,
+    writer: &Writer,
+    disk: &Arc<dyn Disk>,
+) -> Result<Inventory, StartError> {
     let host = Host { id: state.identity().host_id.clone(), name: state.identity().host.clone() };
     let inventory = match Inventory::open(&state.inventory(), &host) {
         Err(InventoryError::Older { .. }) => rebuild_inventory(state, disk)?,

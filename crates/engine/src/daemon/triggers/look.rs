@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::launch::Item;
 use super::queue::Waiting;
 use super::{Trouble, Worker, now};
-use crate::inventory::{DirId, FileId, Known, Named, RunState, copy_key};
+use crate::inventory::{DirId, FileId, Known, Offered, RunState, copy_key};
 use crate::model::{Body, FileType, Proof, Record, RelPath, RootName, Run, RunStep, Seq};
 use crate::trigger::{Kind, key};
 
@@ -103,7 +103,7 @@ impl Worker {
         let Some(known) = self.view.at_path(&name, path)? else { return Ok(()) };
         let links = known.facts.as_ref().filter(|facts| facts.nlink > 1 && facts.kind == FileType::File);
         let names = match links {
-            Some(facts) => self.view.names_of(&name, known.file_id, facts.inode)?,
+            Some(facts) => self.view.paths_of(&name, known.file_id, facts.inode)?,
             None => vec![path.clone()],
         };
         // One name is enough: the first that the trigger is about.
@@ -123,7 +123,7 @@ impl Worker {
             self.check_stop()?;
             let about = below.as_ref().map(|(root, path)| (root, path));
             let (page, next) = self.view.settled_after(about, (place.0, &place.1), PAGE)?;
-            for Named { root, path, known, .. } in page {
+            for Offered { root, path, known, .. } in page {
                 if let Some(root) = self.root_index(&root)
                     && self.understood.rules.match_path(&path)
                 {

@@ -33,6 +33,15 @@ impl LocalTarget {
         LocalTarget { top: top.to_owned() }
     }
 
+    /// Goes to work without a mark, in a directory that is no target: to put things there for good. What this is called by
+    /// keeps what is staged apart.
+    ///
+    /// # Errors
+    /// [`TargetError::Away`].
+    pub fn plain(&self, by: &str) -> Result<Box<dyn Session>> {
+        Ok(Box::new(session::LocalSession::begin(self, self.open_top()?, by)?))
+    }
+
     fn away(&self, why: impl Into<String>) -> TargetError {
         TargetError::Away { place: self.top.display().to_string(), why: why.into() }
     }

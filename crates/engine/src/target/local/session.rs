@@ -10,12 +10,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{Advice, AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::LocalTarget;
 use crate::beneath::open_beneath;
 use crate::model::{FileType, RelPath};
+use crate::target::attributes::{meta_of, xattrs};
 use crate::target::{
     Content, Found, Meta, Result, STAGING, Session, Staged, TargetError, is_own, numbered_name, shown,
 };
@@ -250,7 +251,23 @@ impl Session for LocalSession {
         let (dir, name) = self.parent(path, false)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = rustix::fs::openat(&*dir, name, flags, Mode::empty()).map_err(io("read", path))?;
+        // Whoever reads a copy wants to know what is on the medium; what is not written yet stays in the cache.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         Ok(Box::new(File::from(file)))
+    }
+
+    fn meta(&self, path: &RelPath) -> Result<Option<Meta>> {
+        let (dir, name) = self.parent(path, false)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let failed = io("read the attributes of", path);
+        let stat = rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)?;
+        let has_xattrs = matches!(FileType::of_mode(stat.st_mode), FileType::File | FileType::Dir);
+        if !has_xattrs {
+            return Ok(Some(meta_of(&stat, Vec::new())));
+        }
+        let file = rustix::fs::openat(&*dir, name, flags, Mode::empty()).map_err(&failed)?;
+        let stat = rustix::fs::fstat(&file).map_err(&failed)?;
+        Ok(Some(meta_of(&stat, xattrs(file.as_fd()))))
     }
 
     fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {

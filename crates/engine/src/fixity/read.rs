@@ -1,0 +1,185 @@
+//! Reading an original whole, so that neither the cache nor anybody else's work suffers much.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Advice, AtFlags, Mode, OFlags, Stat};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::hash::{Hasher, Wanted};
+use super::verdict::{Expected, Look, Seen, is_version};
+use crate::beneath::{open_beneath, open_component};
+use crate::model::{FileType, RelPath};
+use crate::target::Limit;
+
+/// The most that is read at once.
+pub const BUFFER_BYTES: usize = 1 << 20;
+
+/// How to read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner<'m> {
+    /// What the page cache holds is dropped first, so that the medium is read.
+    pub from_medium: bool,
+    /// What reading is held to.
+    pub limit: Option<&'m Limit>,
+}
+
+/// Opens a directory whose files are to be read.
+///
+/// # Errors
+/// The system's answer.
+pub fn open_top(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Opens a directory below it.
+///
+/// # Errors
+/// The system's answer; a symbolic link on the way is an error.
+pub fn open_dir(top: BorrowedFd<'_>, path: &RelPath) -> io::Result<OwnedFd> {
+    open_beneath(top, path, OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// Reads a file of a directory whole if it still is the version that is expected, and hashes it.
+#[must_use]
+pub fn read(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    expected: &Expected,
+    wanted: Wanted,
+    manner: Manner<'_>,
+    buffer: &mut Vec<u8>,
+) -> Look {
+    let file = match open(dir, name) {
+        Ok(file) => file,
+        Err(error) => return unopened(dir, name, error),
+    };
+    let before = match stat_of(file.as_fd()) {
+        Ok(stat) => stat,
+        Err(error) => return Look::Unreadable(error.to_string()),
+    };
+    let seen = seen_of(&before);
+    if FileType::of_mode(before.st_mode) != FileType::File {
+        return Look::Other(None);
+    }
+    if !is_version(expected, &seen, 1) {
+        return Look::Other(Some(seen));
+    }
+    let mut hasher = Hasher::new(wanted);
+    let length = match feed(file.as_fd(), seen.size, manner, buffer, &mut hasher) {
+        Ok(length) => length,
+        Err(error) => return Look::Unreadable(error.to_string()),
+    };
+    match stat_of(file.as_fd()) {
+        Ok(after) if seen_of(&after) == seen && length == seen.size => Look::Content(seen, hasher.finish()),
+        Ok(_) => Look::Moving,
+        Err(error) => Look::Unreadable(error.to_string()),
+    }
+}
+
+fn open(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    // Only the owner, or who may act as the owner, may leave the access time alone (open(2), `O_NOATIME`).
+    match open_component(dir, name, flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open_component(dir, name, flags),
+        opened => opened,
+    }
+}
+
+/// Something that cannot be opened may still be seen to be another thing.
+fn unopened(dir: BorrowedFd<'_>, name: &[u8], error: Errno) -> Look {
+    match error {
+        Errno::NOENT | Errno::NOTDIR => Look::Gone,
+        Errno::LOOP | Errno::NXIO => Look::Other(None),
+        error => match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Look::Gone,
+            Ok(stat) if FileType::of_mode(stat.st_mode) != FileType::File => Look::Other(None),
+            _ => Look::Unreadable(io::Error::from(error).to_string()),
+        },
+    }
+}
+
+fn stat_of(file: BorrowedFd<'_>) -> io::Result<Stat> {
+    Ok(rustix::fs::fstat(file)?)
+}
+
+fn seen_of(stat: &Stat) -> Seen {
+    let moment = |seconds: i64, nanoseconds: u64| {
+        let exact = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        i64::try_from(exact.clamp(i64::MIN.into(), i64::MAX.into())).unwrap_or(0)
+    };
+    Seen {
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mtime_ns: moment(stat.st_mtime, stat.st_mtime_nsec),
+        ctime_ns: Some(moment(stat.st_ctime, stat.st_ctime_nsec)),
+        inode: Some(stat.st_ino),
+    }
+}
+
+/// Reads to the end; how many bytes that were. What was not in the page cache before does not stay there.
+fn feed(
+    file: BorrowedFd<'_>,
+    size: u64,
+    manner: Manner<'_>,
+    buffer: &mut Vec<u8>,
+    hasher: &mut Hasher,
+) -> io::Result<u64> {
+    if manner.from_medium {
+        rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
+    }
+    let most = manner.limit.and_then(Limit::most);
+    let piece = most.map_or(BUFFER_BYTES, |(_, bytes)| bytes.min(BUFFER_BYTES));
+    let wanted = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).min(piece);
+    if buffer.len() < wanted {
+        buffer.resize(wanted.next_power_of_two().min(BUFFER_BYTES), 0);
+    }
+    let end = buffer.len().min(piece);
+    let buffer = &mut buffer[..end];
+    let take = |bytes: usize| {
+        if let (Some(limit), Some((rate, _))) = (manner.limit, most) {
+            limit.take(bytes, rate);
+        }
+    };
+    let mut length: u64 = 0;
+    let mut was_cached = !manner.from_medium;
+    loop {
+        let read = match was_cached.then(|| read_cached(file, buffer, length)) {
+            Some(Ok(read)) => read,
+            // Not all file systems can say what they have at hand.
+            _ => {
+                was_cached = false;
+                read_on(file, buffer, length)?
+            }
+        };
+        if read == 0 {
+            break;
+        }
+        take(read);
+        hasher.update(&buffer[..read]);
+        length += read as u64;
+        if length == size && read < buffer.len() {
+            // A file that has grown since shows by its size afterwards.
+            break;
+        }
+    }
+    if !was_cached && length > 0 {
+        rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
+    }
+    Ok(length)
+}
+
+fn read_cached(file: BorrowedFd<'_>, buffer: &mut [u8], at: u64) -> rustix::io::Result<usize> {
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    rustix::io::preadv2(file, &mut parts, at, ReadWriteFlags::NOWAIT)
+}
+
+fn read_on(file: BorrowedFd<'_>, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    loop {
+        match rustix::io::pread(file, &mut *buffer, at) {
+            Err(Errno::INTR) => {}
+            read => return Ok(read?),
+        }
+    }
+}
