@@ -36,7 +36,8 @@ fn the_example_conforms() {
     let dir = tempfile::tempdir().unwrap();
     conforms(&*changed(dir.path(), b"", &[]));
     let spooled = std::fs::read_dir(dir.path().join("spool")).unwrap().flatten();
-    assert_eq!(spooled.flat_map(|dir| std::fs::read_dir(dir.path()).unwrap()).count(), 0, "nothing is left spooled");
+    let files = spooled.flat_map(|dir| std::fs::read_dir(dir.path()).unwrap());
+    assert_eq!(files.count(), 1, "nothing is left spooled but the lock");
 }
 
 #[test]
@@ -167,4 +168,44 @@ fn what_is_stored_wrong_is_found_out() {
     let target = changed(dir.path(), b"", &[(".hexdigest()}", ".hexdigest()[::-1]}")]);
     let error = target.open(&claim("one", None)).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("another hash"), "{error}");
+}
+
+/// What was done and not answered, or begun and not finished, is taken back: nothing of it was journaled.
+#[test]
+fn what_is_in_doubt_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().display();
+    // It dies once at the third object of a directory that is renamed, and once after it has put an object.
+    let die = format!(
+        "os.rename(place(name(m)), path)\n        if m[\"path\"] == \"a/2\" and not os.path.exists(\"{kept}/one\"):\n            \
+         open(\"{kept}/one\", \"w\"); os._exit(9)"
+    );
+    let after = format!(
+        "os.replace(new, path)\n        if m[\"path\"] == \"x\" and not os.path.exists(\"{kept}/two\"):\n            \
+         open(\"{kept}/two\", \"w\"); os._exit(9)"
+    );
+    let target =
+        changed(dir.path(), b"", &[("os.rename(place(name(m)), path)", &die), ("os.replace(new, path)", &after)]);
+    let names = |session: &dyn Session| {
+        let mut names = Vec::new();
+        session
+            .list(&RelPath::ROOT, &mut |path, _| {
+                names.push(String::from_utf8(path.as_bytes().to_vec()).unwrap());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        names
+    };
+    let (session, _) = target.open(&claim("one", None)).unwrap();
+    for name in ["a/1", "a/2", "a/3"] {
+        put(&*session, name).unwrap();
+    }
+    why(&session.rename(&path("a"), &path("b")).unwrap_err());
+    let (session, _) = target.open(&claim("one", None)).unwrap();
+    assert_eq!(names(&*session), ["a", "a/1", "a/2", "a/3"], "all is moved back");
+    why(&put(&*session, "x").unwrap_err());
+    let (session, _) = target.open(&claim("one", None)).unwrap();
+    assert_eq!(names(&*session), ["a", "a/1", "a/2", "a/3"], "what was put is taken away");
+    session.rename(&path("a"), &path("b")).unwrap();
+    assert_eq!(names(&*session), ["b", "b/1", "b/2", "b/3"]);
 }

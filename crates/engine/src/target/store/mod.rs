@@ -3,6 +3,7 @@
 //! A [`Store`] lists, takes, gives back, renames and deletes single objects, as far as it can. The mark, the trash, renames of
 //! directories, the order of a listing and content that waits to be published are made of that here, once for all of them.
 
+mod doubts;
 pub(super) mod item;
 mod listing;
 mod mark;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Claim, Found, Meta, Nature, Result, Session, Target, TargetError, shown};
 use crate::model::{Proof, RelPath};
+use doubts::Doubts;
 pub(super) use spool::{Spool, SpoolFile, Spooled};
 
 /// Objects that are published together.
@@ -105,12 +107,15 @@ pub(super) trait Connect: std::fmt::Debug + Send + Sync {
 pub(super) struct StoreTarget<C: Connect> {
     connect: C,
     spool: Arc<Spool>,
+    doubts: Arc<Doubts>,
     state: Mutex<State<C::Store>>,
 }
 
 struct State<S> {
     store: Option<Arc<S>>,
     known: Option<Abilities>,
+    /// Nothing was done by it yet.
+    is_fresh: bool,
 }
 
 impl<C: Connect> std::fmt::Debug for StoreTarget<C> {
@@ -123,7 +128,8 @@ impl<C: Connect> StoreTarget<C> {
     /// A store whose content waits in a directory of its own below `spool`. Nothing is done yet.
     pub(super) fn new(connect: C, spool: &Path) -> Self {
         let spool = Arc::new(Spool::new(spool, &connect.place()));
-        StoreTarget { connect, spool, state: Mutex::new(State { store: None, known: None }) }
+        let state = State { store: None, known: None, is_fresh: false };
+        StoreTarget { connect, spool, doubts: Arc::default(), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<C::Store>> {
@@ -139,6 +145,7 @@ impl<C: Connect> StoreTarget<C> {
         state.store = None;
         let store = Arc::new(self.connect.connect(&self.spool)?);
         state.known = Some(store.abilities());
+        state.is_fresh = true;
         Ok(Arc::clone(state.store.insert(store)))
     }
 
@@ -172,7 +179,12 @@ impl<C: Connect> Target for StoreTarget<C> {
                 Some(identity) => identity,
                 None => mark::make(&**store, &self.spool, claim)?,
             };
-            let session = session::StoreSession::new(Arc::clone(store), Arc::clone(&self.spool));
+            if self.state().is_fresh || self.doubts.are_any() {
+                self.doubts.settle(&**store, &self.spool, &claim.state)?;
+                self.state().is_fresh = false;
+            }
+            let (store, spool, doubts) = (Arc::clone(store), Arc::clone(&self.spool), Arc::clone(&self.doubts));
+            let session = session::StoreSession::new(store, spool, doubts, &claim.state);
             Ok((Box::new(session) as Box<dyn Session>, identity))
         })
     }

@@ -1,5 +1,6 @@
 //! What single objects go through: moves where a store cannot rename, and what is overwritten.
 
+use super::doubts::{Doubt, Doubts};
 use super::{Entry, Spool, Spooled, Store, not_there};
 use crate::model::RelPath;
 use crate::target::{Found, Meta, Result, SAME_NAMES_MAX, TargetError, numbered, shown};
@@ -54,7 +55,13 @@ fn kept_meta(entry: &Entry) -> Meta {
 }
 
 /// Moves what stands at a path below a directory of the trash, under a name that is free there.
-pub(super) fn keep_old(store: &dyn Store, spool: &Spool, path: &RelPath, keep: &RelPath) -> Result<()> {
+pub(super) fn keep_old(
+    store: &dyn Store,
+    spool: &Spool,
+    doubts: &Doubts,
+    path: &RelPath,
+    keep: &RelPath,
+) -> Result<()> {
     if store.look(path)?.is_none() {
         return Ok(());
     }
@@ -62,7 +69,8 @@ pub(super) fn keep_old(store: &dyn Store, spool: &Spool, path: &RelPath, keep: &
     for number in 1..=SAME_NAMES_MAX {
         let place = if number == 1 { wanted.clone() } else { numbered(&wanted, number) };
         if store.look(&place)?.is_none() {
-            return rename_one(store, spool, path, &place);
+            let renamed = rename_one(store, spool, path, &place);
+            return doubts.note(renamed, || Doubt::Rename { from: path.clone(), to: place });
         }
     }
     Err(TargetError::Refused { path: shown(path), why: "the trash holds too many of this name".to_owned() })

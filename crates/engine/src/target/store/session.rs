@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::doubts::{Doubt, Doubts};
 use super::objects::{copy, keep_old, unable};
 use super::{Entry, Spool, Spooled, Store, away, listing, moves, not_there};
 use crate::model::{FileType, RelPath};
@@ -15,13 +16,17 @@ use crate::target::{Content, Found, Meta, Result, Session, Staged, TargetError, 
 pub(super) struct StoreSession<S> {
     store: Arc<S>,
     spool: Arc<Spool>,
+    doubts: Arc<Doubts>,
+    /// The id of the state that is at work.
+    state: String,
     next: AtomicU64,
     staged: Mutex<HashMap<u64, (Meta, Spooled)>>,
 }
 
 impl<S: Store> StoreSession<S> {
-    pub(super) fn new(store: Arc<S>, spool: Arc<Spool>) -> Self {
-        StoreSession { store, spool, next: AtomicU64::new(1), staged: Mutex::default() }
+    pub(super) fn new(store: Arc<S>, spool: Arc<Spool>, doubts: Arc<Doubts>, state: &str) -> Self {
+        let state = state.to_owned();
+        StoreSession { store, spool, doubts, state, next: AtomicU64::new(1), staged: Mutex::default() }
     }
 
     fn taken(&self, number: u64) -> Option<(Meta, Spooled)> {
@@ -33,9 +38,14 @@ impl<S: Store> StoreSession<S> {
         let (meta, what) =
             self.taken(staged.number).ok_or_else(|| away(&*self.store, "what was staged is not there any more"))?;
         if let Some(keep) = keep {
-            keep_old(&*self.store, &self.spool, &staged.path, keep)?;
+            keep_old(&*self.store, &self.spool, &self.doubts, &staged.path, keep)?;
         }
-        self.store.put(&staged.path, &meta, &what)
+        let size = match &what {
+            Spooled::File { size, .. } => *size,
+            Spooled::Symlink(to) => to.len() as u64,
+        };
+        let put = self.store.put(&staged.path, &meta, &what);
+        self.doubts.note(put, || Doubt::Put { path: staged.path.clone(), size, mtime_ns: meta.mtime_ns })
     }
 }
 
@@ -141,7 +151,7 @@ impl<S: Store> Session for StoreSession<S> {
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<()> {
-        moves::rename(&*self.store, &self.spool, from, to)
+        moves::rename(&*self.store, &self.spool, &self.doubts, (from, to), &self.state)
     }
 
     fn remove(&self, path: &RelPath) -> Result<bool> {

@@ -176,6 +176,6 @@ mod tests {
             }
         }
         let left = std::fs::read_dir(dir.path()).unwrap().flatten();
-        assert!(left.flat_map(|dir| std::fs::read_dir(dir.path()).unwrap()).next().is_none(), "nothing is left");
+        assert_eq!(left.flat_map(|dir| std::fs::read_dir(dir.path()).unwrap()).count(), 1, "only the lock is left");
     }
 }

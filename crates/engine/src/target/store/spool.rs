@@ -8,11 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use crate::model::RelPath;
 use crate::target::{Result, TargetError, shown};
 
+/// What is locked in the directory.
+const LOCK: &str = "lock";
 /// Bytes copied at once.
 const CHUNK: usize = 256 << 10;
 
@@ -20,8 +24,11 @@ const CHUNK: usize = 256 << 10;
 #[derive(Debug)]
 pub(in crate::target) struct Spool {
     dir: PathBuf,
+    /// What its files' names begin with: others may use the directory too.
+    token: String,
     next: AtomicU64,
-    is_made: Mutex<bool>,
+    /// Locked as long as it is used.
+    lock: Mutex<Option<File>>,
 }
 
 /// A file there. It goes with this.
@@ -49,25 +56,48 @@ impl Spool {
     pub(super) fn new(all: &Path, name: &str) -> Self {
         let hash = Sha256::digest(name);
         let name: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Spool { dir: all.join(name), next: AtomicU64::new(1), is_made: Mutex::new(false) }
+        let token = Uuid::now_v7().simple().to_string();
+        Spool { dir: all.join(name), token, next: AtomicU64::new(1), lock: Mutex::default() }
     }
 
-    /// A new, empty file's place. What an earlier run left goes when the first is asked for.
+    /// Whether nobody else uses the directory. It is made if it is not there, and what earlier runs left in it goes.
+    ///
+    /// # Errors
+    /// If the directory cannot be made.
+    pub(super) fn is_alone(&self) -> io::Result<bool> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = lock.is_none();
+        if is_new {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        }
+        let file = match lock.take() {
+            Some(file) => file,
+            None => {
+                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.dir.join(LOCK))?
+            }
+        };
+        let is_alone = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if is_alone && is_new {
+            for entry in std::fs::read_dir(&self.dir)?.flatten().filter(|entry| entry.file_name() != LOCK) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        flock(&file, FlockOperation::LockShared)?;
+        *lock = Some(file);
+        Ok(is_alone)
+    }
+
+    /// A new, empty file's place.
     ///
     /// # Errors
     /// If the directory cannot be made.
     pub(in crate::target) fn place(&self) -> io::Result<SpoolFile> {
-        let mut is_made = self.is_made.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*is_made {
-            DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-            for entry in std::fs::read_dir(&self.dir)? {
-                std::fs::remove_file(entry?.path())?;
-            }
-            *is_made = true;
+        let is_made = self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if !is_made {
+            self.is_alone()?;
         }
-        drop(is_made);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        Ok(SpoolFile(self.dir.join(number.to_string())))
+        Ok(SpoolFile(self.dir.join(format!("{}-{number}", self.token))))
     }
 
     /// Keeps bytes in a file for a moment.
