@@ -8,6 +8,7 @@
 mod deletes;
 mod expiry;
 mod meter;
+mod note;
 mod pass;
 mod perform;
 mod preview;
@@ -42,6 +43,7 @@ pub use settings::{Asked, OnDelete, ReplicaSettings, SettingsError, Wish};
 
 use deletes::Pending;
 use expiry::Expiry;
+use note::Note;
 use perform::{RootAtWork, Work};
 use retries::Retries;
 
@@ -141,6 +143,8 @@ pub(super) struct Keeper {
     /// Size and mtime of files that were copied while the journal was not read to its end: what it tells of them until then
     /// need not be looked at.
     fresh: HashMap<(usize, RelPath), (u64, i64)>,
+    /// What is on its way.
+    note: Note,
     /// Objects that are copied before they are published, by how long that took lately.
     batch: usize,
     /// The last record that has to be applied before the inventory tells what was done.
@@ -228,6 +232,7 @@ impl Keeper {
             leaders: HashMap::new(),
             unclaimed: HashMap::new(),
             fresh: HashMap::new(),
+            note: Note::of(&settings.name, &around.inventory),
             batch: BATCH_FIRST,
             own: Seq::ZERO,
             settings,
@@ -307,7 +312,10 @@ impl Keeper {
         self.wait_for_scans()?;
         let from = self.view.cursor()?;
         self.phase(Phase::Comparing);
-        self.at_work(|keeper, work| keeper.pass(work, false))?;
+        self.at_work(|keeper, work| {
+            keeper.take_back(work)?;
+            keeper.pass(work, false)
+        })?;
         self.settings.meter.change(|reading| {
             reading.trouble = None;
             reading.behind_since = None;

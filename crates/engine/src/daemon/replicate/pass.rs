@@ -187,6 +187,7 @@ impl Keeper {
         self.view.let_go()?;
         let name = self.settings.name.clone();
         let transfers = self.settings.transfers;
+        self.note(work, &jobs);
         let (count, begun) = (jobs.len(), Instant::now());
         let done = work.worker(&name, transfers).perform(jobs);
         self.batch_took(count, begun.elapsed());
@@ -199,6 +200,10 @@ impl Keeper {
         let left = left_dirs(work, &done.acts);
         self.note_done(work, &done.acts);
         self.tell(done.acts)?;
+        // What a target did and did not answer is looked at before the next begins.
+        if done.trouble.is_none() {
+            self.noted();
+        }
         for (root, path, time) in done.took {
             self.retries.took(root, path, time);
         }

@@ -1,0 +1,172 @@
+//! What is about to be published, noted beside the inventory until it is journaled: after a crash in between the target may hold
+//! what no record tells of. If its original is there still it is found to be due again; if not, it is taken away.
+//!
+//! The note outlives the process, not the machine: it is not synced, which would cost each batch as much as the batch itself.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::perform::Job;
+use super::{AtWork, Keeper, OnDelete, Trouble};
+use crate::inventory::copy_key;
+use crate::model::{FileType, RelPath, ReplicaName, RootName};
+
+/// The file of one replica.
+#[derive(Debug)]
+pub(super) struct Note {
+    path: PathBuf,
+}
+
+/// One object that may be at the target.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    path: Vec<u8>,
+    root: String,
+    size: u64,
+    mtime_ns: i64,
+    is_dir: bool,
+}
+
+impl Note {
+    /// Beside the inventory, under a name that any replica's name gives.
+    pub(super) fn of(replica: &ReplicaName, inventory: &Path) -> Self {
+        let name = format!("replica-{}.note", super::state_name(&[replica.as_str().as_bytes()]));
+        Note { path: inventory.with_file_name(name) }
+    }
+
+    fn write(&self, work: &AtWork<'_>, jobs: &[Job]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for job in jobs {
+            let original = &job.original;
+            let is_dir = original.kind == FileType::Dir;
+            for field in [job.path.as_bytes(), work.roots[job.root].name.as_str().as_bytes()] {
+                bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
+                bytes.extend_from_slice(field);
+            }
+            bytes.extend_from_slice(&original.size.to_le_bytes());
+            bytes.extend_from_slice(&original.mtime_ns.to_le_bytes());
+            bytes.extend_from_slice(&u64::from(is_dir).to_le_bytes());
+        }
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+        file.write_all(&bytes)
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        match OpenOptions::new().write(true).truncate(true).open(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&self) -> Vec<Entry> {
+        let bytes = fs::read(&self.path).unwrap_or_default();
+        let mut rest = &bytes[..];
+        std::iter::from_fn(|| entry(&mut rest)).collect()
+    }
+}
+
+/// The next entry; one that was cut off was not begun on.
+fn entry(rest: &mut &[u8]) -> Option<Entry> {
+    fn number(rest: &mut &[u8]) -> Option<u64> {
+        let (number, behind) = rest.split_first_chunk::<8>()?;
+        *rest = behind;
+        Some(u64::from_le_bytes(*number))
+    }
+    fn field(rest: &mut &[u8]) -> Option<Vec<u8>> {
+        let length = usize::try_from(number(rest)?).ok()?;
+        let (field, behind) = rest.split_at_checked(length)?;
+        *rest = behind;
+        Some(field.to_vec())
+    }
+    let (path, root) = (field(rest)?, String::from_utf8(field(rest)?).ok()?);
+    let (size, mtime_ns) = (number(rest)?, number(rest)?.cast_signed());
+    Some(Entry { path, root, size, mtime_ns, is_dir: number(rest)? != 0 })
+}
+
+impl Keeper {
+    /// From now on these may be at the target.
+    pub(super) fn note(&self, work: &AtWork<'_>, jobs: &[Job]) {
+        // Where it cannot be written, the journal soon cannot either, and that is told.
+        if let Err(error) = self.note.write(work, jobs) {
+            tracing::debug!(%error, "what is on its way was not noted");
+        }
+    }
+
+    /// They are journaled.
+    pub(super) fn noted(&self) {
+        if let Err(error) = self.note.clear() {
+            tracing::debug!(%error, "the note of what was on its way was not cleared");
+        }
+    }
+
+    /// Takes away what was published before a crash, was never journaled, and has no original any more.
+    pub(super) fn take_back(&mut self, work: &AtWork<'_>) -> Result<(), Trouble> {
+        let mut entries = self.note.read();
+        if self.settings.on_delete == OnDelete::Keep {
+            entries.clear();
+        }
+        // What a directory holds goes before it.
+        entries.sort_unstable_by(|one, other| other.cmp(one));
+        let name = self.settings.name.clone();
+        let worker = work.worker(&name, 1);
+        let step_ns = self.settings.target.nature().mtime_step_ns.max(1);
+        for entry in entries {
+            let root = RootName::new(entry.root.as_str());
+            let (Some(root), Ok(path)) = (work.roots.iter().position(|one| one.name == root), RelPath::new(entry.path))
+            else {
+                continue;
+            };
+            let is_known = |kind| -> Result<bool, Trouble> {
+                Ok(self.view.copy_at(work.replica, work.dirs[root], &copy_key(&path, kind))?.is_some())
+            };
+            if self.original_at(work, root, &path)?.is_some() || is_known(FileType::File)? || is_known(FileType::Dir)? {
+                continue;
+            }
+            let place = work.roots[root].placement.place(&path);
+            let Some(found) = work.session.look(&place)? else { continue };
+            match found.kind {
+                FileType::Dir if entry.is_dir => {
+                    // One that holds what is not ours stays.
+                    let _ = work.session.remove(&place);
+                }
+                FileType::File
+                    if found.size == entry.size && found.mtime_ns.abs_diff(entry.mtime_ns) < step_ns.unsigned_abs() =>
+                {
+                    worker.set_aside(&place)?;
+                }
+                FileType::File | FileType::Dir => {}
+                _ if !entry.is_dir => {
+                    worker.set_aside(&place)?;
+                }
+                _ => {}
+            }
+        }
+        self.noted();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_off_is_left_out() {
+        let mut bytes = Vec::new();
+        for field in [&b"a\nb"[..], b"root"] {
+            bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(field);
+        }
+        for number in [5_u64, (-7_i64).cast_unsigned(), 0] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        let whole = Entry { path: b"a\nb".to_vec(), root: "root".to_owned(), size: 5, mtime_ns: -7, is_dir: false };
+        assert_eq!(entry(&mut &bytes[..]), Some(whole));
+        for length in 0..bytes.len() {
+            assert_eq!(entry(&mut &bytes[..length]), None, "{length}");
+        }
+    }
+}
