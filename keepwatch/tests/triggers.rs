@@ -531,7 +531,7 @@ fn two_machines_hand_files_on_through_a_mounted_folder() {
 }
 
 fn hand_on(near: &Path, far: &Path, hand: &Path, mounted: &Path) {
-    let enrich = r#"sleep 0.01; { cat "$0"; echo enriched; } > "$1.part" && mv "$1.part" "$1""#;
+    let enrich = r#"sleep 0.01; { cat "$1"; echo enriched; } > "$2.part" && mv "$2.part" "$2""#;
     fs::write(near.join("enrich"), enrich).unwrap();
     let toml = format!(
         "host = \"b\"\n[roots.hand]\npath = {hand:?}\n[[triggers]]\nname = \"enrich\"\nmatch = [\"Unenriched/*\"]\n\
