@@ -573,5 +573,6 @@ fn hand_on(near: &Path, far: &Path, hand: &Path, mounted: &Path) {
         records.iter().filter(|one| one["trigger"] == trigger && one["do"] == "ran").count()
     };
     wait_for("each is recorded as enriched once", || done(&b, "enrich") == count);
-    wait_for("and as taken once", || done(&a, "take") == count);
+    // A run that was cut at B has written its file again: another version.
+    wait_for("and as taken", || done(&a, "take") >= count);
 }
