@@ -16,6 +16,7 @@ import s3
 import scan
 import ssh
 import storm
+import triggers
 import verify
 
 # A module each, with `arguments(parser)` and `run(options)`.
@@ -32,6 +33,7 @@ COMPARISONS = {
     "idle": idle,
     "ssh": ssh,
     "verify": verify,
+    "triggers": triggers,
 }
 
 

@@ -499,3 +499,80 @@ fn a_file_is_handed_over_after_its_copy_and_moved_or_deleted_after_its_run() {
         assert!(told.contains(expected), "{line}: {told}");
     }
 }
+
+/// The example of docs/triggers.md: A writes over a mount, B enriches, A takes what B made.
+#[test]
+fn two_machines_hand_files_on_through_a_mounted_folder() {
+    const TEST: &str = "two_machines_hand_files_on_through_a_mounted_folder";
+    let (shared, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (hand, mounted) = (shared.path().join("hand"), far.path().join("mnt"));
+    for dir in [&hand, &hand.join("Unenriched"), &hand.join("Enriched"), &mounted] {
+        fs::create_dir(dir).unwrap();
+    }
+    // The server beside the client, over a pipe: what a mount by ssh is, without the ssh.
+    let server = "/usr/lib/openssh/sftp-server";
+    let script = far.path().join("ssh");
+    fs::write(&script, format!("#!/bin/sh\nexec {server}\n")).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let sshfs = Command::new("sshfs")
+        .arg("-o")
+        .arg(format!("ssh_command={},cache=no", script.display()))
+        .arg(format!("b:{}", hand.display()))
+        .arg(&mounted)
+        .output();
+    match &sshfs {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => return skipped(TEST, &String::from_utf8_lossy(&output.stderr)),
+        Err(error) => return skipped(TEST, &format!("sshfs: {error}")),
+    }
+    let result = std::panic::catch_unwind(|| hand_on(shared.path(), far.path(), &hand, &mounted));
+    let _ = Command::new("fusermount3").arg("-u").arg(&mounted).status();
+    result.unwrap();
+}
+
+fn hand_on(near: &Path, far: &Path, hand: &Path, mounted: &Path) {
+    let enrich = r#"sleep 0.01; { cat "$1"; echo enriched; } > "$2.part" && mv "$2.part" "$2""#;
+    fs::write(near.join("enrich"), enrich).unwrap();
+    let toml = format!(
+        "host = \"b\"\n[roots.hand]\npath = {hand:?}\n[[triggers]]\nname = \"enrich\"\nmatch = [\"Unenriched/*\"]\n\
+         retries = 100\nretry_delay = \"20ms\"\ncommand = [\"/bin/sh\", \"{}/enrich\", \"{{path}}\", \"{}/Enriched/{{name}}\"]\n",
+        near.display(),
+        hand.display()
+    );
+    let mut b = support::Keepwatch::configured(&near.join("state"), &toml);
+    let toml = format!(
+        "host = \"a\"\n[roots.hand]\npath = {mounted:?}\npoll = \"1s\"\nsettle = \"1s\"\n[[triggers]]\nname = \"take\"\n\
+         match = [\"Enriched/*\"]\nretries = 100\nretry_delay = \"20ms\"\n\
+         command = [\"/bin/sh\", \"-c\", \"cp $0 {}/taken.$1 && mv {}/taken.$1 {}/taken-$1\", \"{{path}}\", \"{{name}}\"]\n",
+        far.display(),
+        far.display(),
+        far.display()
+    );
+    let mut a = support::Keepwatch::configured(&far.join("state"), &toml);
+    let mut dice = support::Dice::new(7);
+    b.start_and_settle();
+    a.start_and_settle();
+    let count = sized(40, 10_000);
+    for number in 0..count {
+        let place = mounted.join("Unenriched").join(format!("f{number}"));
+        fs::write(place.with_extension("part"), format!("content {number}\n")).unwrap();
+        fs::rename(place.with_extension("part"), &place).unwrap();
+        if number % (count / 8) == 3 {
+            let side = if dice.below(2) == 0 { &mut a } else { &mut b };
+            side.kill();
+            side.start();
+        }
+    }
+    let taken = |number: usize| fs::read_to_string(far.join(format!("taken-f{number}"))).unwrap_or_default();
+    for number in 0..count {
+        wait_for(&format!("f{number} came back"), || !taken(number).is_empty());
+        assert_eq!(taken(number), format!("content {number}\nenriched\n"));
+    }
+    let done = |side: &support::Keepwatch, trigger: &str| {
+        let records = side.records();
+        records.iter().filter(|one| one["trigger"] == trigger && one["do"] == "ran").count()
+    };
+    wait_for("each is recorded as enriched once", || done(&b, "enrich") == count);
+    // A run that was cut at B has written its file again: another version.
+    wait_for("and as taken", || done(&a, "take") >= count);
+}

@@ -8,7 +8,7 @@ use keepwatch_engine::inventory::{FileId, RunRow, RunState, View};
 use keepwatch_engine::model::{RelPath, TriggerName};
 use serde_json::Value;
 
-use super::{Context, place};
+use super::{Context, place, table};
 use crate::config::Loaded;
 use crate::config::reader::nearest;
 use crate::config::triggers::TriggerSpec;
@@ -128,19 +128,9 @@ fn list(loaded: &Loaded, context: &Context) -> Result<Outcome, CommandError> {
         }
         let mut rows = vec![["NAME", "STATE", "QUEUED", "RUNNING", "DONE", "DEAD", "COMMAND"].map(str::to_owned)];
         rows.extend(triggers.iter().map(row));
-        let mut widths = [0; 7];
-        for row in &rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
+        let widths = table::widths(&rows);
         for (index, row) in rows.iter().enumerate() {
-            let [name, state, numbers @ .., command] = row;
-            write!(out, "{name:0$}  {state:1$}", widths[0], widths[1])?;
-            for (number, width) in numbers.iter().zip(&widths[2..]) {
-                write!(out, "  {number:>width$}")?;
-            }
-            writeln!(out, "  {command}")?;
+            table::write(out, row, &widths, 2)?;
             if let Some(why) = index.checked_sub(1).and_then(|index| triggers[index].trouble.as_ref()) {
                 writeln!(out, "  stuck: {}", Safe::text(why))?;
             }

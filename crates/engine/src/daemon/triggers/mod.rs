@@ -151,6 +151,8 @@ impl Worker {
 
     /// Works until it is told to end.
     pub(super) fn run(mut self) {
+        // What the service may is not for the commands: threads and processes that begin here do not have it.
+        let _ = rustix::thread::clear_ambient_capability_set();
         let mut wait = RETRY_MIN;
         loop {
             let begun = Instant::now();
