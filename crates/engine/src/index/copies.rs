@@ -14,7 +14,9 @@ use super::text::readable;
 use super::view::IndexView;
 use crate::apply::codes::Code;
 use crate::apply::{copy_key, range_end, signed};
-use crate::model::{Body, Copied, FileType, Record, Replica, ReplicaName, RootName, Seq, Withdrawn};
+use crate::model::{
+    Body, Copied, FileType, Hashed, Proof, Record, Replica, ReplicaName, RootName, Seq, Unsoundness, Withdrawn,
+};
 
 /// The keys of one replica's copies in one root, in a batch.
 const KEYS: &str = "SELECT count(*), coalesce(sum(c.size), 0)::bigint \
@@ -27,6 +29,9 @@ const UPSERT: &str = "INSERT INTO copies (host_id, replica_id, root_id, path_has
      ON CONFLICT (host_id, replica_id, root_id, path_hash) DO UPDATE SET file_id=excluded.file_id, of_seq=excluded.of_seq, \
      kind=excluded.kind, size=excluded.size, mtime_ns=excluded.mtime_ns, sha256=excluded.sha256, proof=excluded.proof, \
      seq=excluded.seq WHERE copies.seq <= excluded.seq";
+const PROVE: &str = "UPDATE copies c SET proof=$6 FROM unnest($4::bigint[], $5::bigint[]) AS u(file_id, of_seq) \
+     WHERE c.host_id=$1 AND c.file_id=u.file_id AND c.replica_id=$2 AND c.root_id=$3 AND c.of_seq=u.of_seq AND c.kind=1 \
+     AND (c.sha256 IS NOT NULL OR $6=1)";
 /// What always holds of its keys makes the planner look each up (see `DELETE_FILES`).
 const DELETE: &str = "DELETE FROM copies c USING unnest($2::bigint[], $3::bigint[], $4::bytea[]) \
      AS u(replica_id, root_id, path_hash) WHERE c.host_id=$1 AND c.replica_id=u.replica_id AND c.root_id=u.root_id \
@@ -110,7 +115,8 @@ impl IndexView {
 
 /// Whether a record says something of a replica.
 pub(super) fn tells_of_replicas(record: &Record) -> bool {
-    matches!(record.body, Body::Copied(_) | Body::Withdrawn(_) | Body::Failed(_) | Body::Replica(_))
+    let told = matches!(record.body, Body::Copied(_) | Body::Withdrawn(_) | Body::Failed(_) | Body::Replica(_));
+    told || matches!(record.body, Body::Hashed(_) | Body::Verified(_) | Body::Unsound(_) | Body::Repaired(_))
 }
 
 /// Applies what records say of replicas. The tables of names are up to date with them.
@@ -135,6 +141,8 @@ struct Batch<'s, 'r> {
     copies: BTreeMap<Key, Option<(&'r Copied, Seq)>>,
     /// `None`: it failed no more.
     failures: BTreeMap<Key, Option<Failure<'r>>>,
+    /// What the content of originals is.
+    learnt: Vec<Learnt<'r>>,
 }
 
 struct Failure<'r> {
@@ -158,6 +166,7 @@ impl<'s, 'r> Batch<'s, 'r> {
                 .collect(),
             copies: BTreeMap::new(),
             failures: BTreeMap::new(),
+            learnt: Vec::new(),
         })
     }
 
@@ -175,8 +184,52 @@ impl<'s, 'r> Batch<'s, 'r> {
                 self.failures.insert((replica, root, failed.path.as_bytes().to_vec()), Some(failure));
                 Ok(())
             }
+            Body::Hashed(hashed) => self.hashed(hashed),
+            Body::Verified(verified) => match &verified.replica {
+                Some(replica) => self.prove((replica, &verified.root), &verified.files, Proof::Proved),
+                None => Ok(()),
+            },
+            Body::Repaired(mended) => match &mended.replica {
+                Some(replica) => self.prove((replica, &mended.root), &[(mended.file, mended.of)], Proof::Proved),
+                None => Ok(()),
+            },
+            // What is not what was sent proves nothing; what could not be read says nothing.
+            Body::Unsound(act) if !matches!(act.what, Unsoundness::Unreadable { .. }) => {
+                match (&act.replica, act.version) {
+                    (Some(replica), Some(version)) => self.prove((replica, &act.root), &[version], Proof::Presumed),
+                    _ => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
+    }
+
+    /// What the content of a version is: of an original, or of a copy of which that was not known.
+    fn hashed(&mut self, hashed: &'r Hashed) -> Result<()> {
+        let (Some(root), Some(sha256)) = (self.root(&hashed.root), &hashed.sha256) else { return Ok(()) };
+        let Some(name) = &hashed.replica else {
+            if let Some((dir, name)) = hashed.path.split() {
+                let (file, of, size, mtime_ns) = (hashed.file, hashed.of, hashed.size, hashed.mtime_ns);
+                self.learnt.push(Learnt { root, dir, name, file, of, size, mtime_ns, sha256: &sha256.0[..] });
+            }
+            return Ok(());
+        };
+        self.write()?;
+        let Some(replica) = self.replicas.get(name) else { return Ok(()) };
+        self.session.execute(
+            "UPDATE copies SET sha256=$6 WHERE host_id=$1 AND file_id=$4 AND replica_id=$2 AND root_id=$3 AND of_seq=$5 AND kind=1",
+            &[&self.host, replica, &root, &hashed.file, &signed(hashed.of.0), &&sha256.0[..]],
+        )?;
+        Ok(())
+    }
+
+    /// Copies of these versions are proved so far, if their content is known.
+    fn prove(&mut self, (replica, root): (&ReplicaName, &RootName), files: &[(i64, Seq)], proof: Proof) -> Result<()> {
+        self.write()?;
+        let (Some(replica), Some(root)) = (self.replicas.get(replica), self.root(root)) else { return Ok(()) };
+        let (ids, of): (Vec<i64>, Vec<i64>) = files.iter().map(|(file, of)| (*file, signed(of.0))).unzip();
+        self.session.execute(PROVE, &[&self.host, replica, &root, &ids, &of, &code(proof)])?;
+        Ok(())
     }
 
     fn root(&self, name: &RootName) -> Option<i64> {
@@ -295,6 +348,8 @@ impl<'s, 'r> Batch<'s, 'r> {
                 copies.range(from..).take_while(|(key, _)| key.0 == replica).partition(|(_, copy)| copy.is_none());
             self.write_replica(replica, &gone, &held)?;
         }
+        let learnt = std::mem::take(&mut self.learnt);
+        self.learn(&learnt)?;
         self.write_failures()
     }
 
@@ -340,38 +395,29 @@ impl<'s, 'r> Batch<'s, 'r> {
             for (copy, _) in kept {
                 (files, bytes) = (files + 1, bytes + signed(copy.size));
             }
-            self.learn(&keys, &rows)?;
+            self.learn(&Learnt::of_copies(&keys, &rows))?;
         }
         self.count(replica, files, bytes)
     }
 
-    /// The content of originals is known by what was copied of them.
-    fn learn(&self, keys: &Keys<'_>, rows: &[(&'r Copied, Seq)]) -> Result<()> {
-        let told: Vec<Learnt<'r>> = keys
-            .roots
-            .iter()
-            .zip(rows)
-            .filter_map(|(root, (copy, _))| {
-                let (dir, name) = copy.path.split()?;
-                Some(Learnt { root: *root, dir, name, copy, sha256: &copy.sha256.as_ref()?.0[..] })
-            })
-            .collect();
+    /// The content of originals is known now.
+    fn learn(&self, told: &[Learnt<'r>]) -> Result<()> {
         if told.is_empty() {
             return Ok(());
         }
-        let column = |of: fn(&Copied) -> i64| told.iter().map(|one| of(one.copy)).collect::<Vec<i64>>();
+        let column = |of: fn(&Learnt<'r>) -> i64| told.iter().map(of).collect::<Vec<i64>>();
         let bytes = |of: fn(&Learnt<'r>) -> &'r [u8]| told.iter().map(of).collect::<Vec<&[u8]>>();
         self.session.execute(
             LEARN,
             &[
                 &self.host,
-                &told.iter().map(|one| one.root).collect::<Vec<i64>>(),
+                &column(|one| one.root),
                 &bytes(|one| one.dir),
                 &bytes(|one| one.name),
-                &column(|copy| copy.file),
-                &column(|copy| signed(copy.of.0)),
-                &column(|copy| signed(copy.size)),
-                &column(|copy| copy.mtime_ns),
+                &column(|one| one.file),
+                &column(|one| signed(one.of.0)),
+                &column(|one| signed(one.size)),
+                &column(|one| one.mtime_ns),
                 &bytes(|one| one.sha256),
             ],
         )?;
@@ -407,13 +453,33 @@ impl<'s, 'r> Batch<'s, 'r> {
     }
 }
 
-/// What a copy tells of its original.
+/// What the content of a version of an original is.
 struct Learnt<'r> {
     root: i64,
     dir: &'r [u8],
     name: &'r [u8],
-    copy: &'r Copied,
+    file: i64,
+    of: Seq,
+    size: u64,
+    mtime_ns: i64,
     sha256: &'r [u8],
+}
+
+impl<'r> Learnt<'r> {
+    /// What copies tell of their originals.
+    fn of_copies(keys: &Keys<'_>, rows: &[(&'r Copied, Seq)]) -> Vec<Self> {
+        let told = keys.roots.iter().zip(rows).filter_map(|(root, (copy, _))| {
+            let (dir, name) = copy.path.split()?;
+            let (file, of, size, mtime_ns) = (copy.file, copy.of, copy.size, copy.mtime_ns);
+            Some(Learnt { root: *root, dir, name, file, of, size, mtime_ns, sha256: &copy.sha256.as_ref()?.0[..] })
+        });
+        told.collect()
+    }
+}
+
+/// A proof as its column holds it.
+fn code(proof: Proof) -> i16 {
+    i16::try_from(proof.code()).unwrap_or(0)
 }
 
 type Entry<'k, 'r> = (&'k Key, &'k Option<(&'r Copied, Seq)>);
