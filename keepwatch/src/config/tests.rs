@@ -108,12 +108,15 @@ fn the_example_changes_nothing_and_its_comments_are_true() {
     let example = settings(&uncommented);
     let plain = settings("[roots.records]\npath = \"/srv/records\"");
     assert_eq!((&example.journal, example.backlog_max, example.log), (&plain.journal, plain.backlog_max, plain.log));
-    let root = RootSettings { ignore: vec![], unfinished: vec![], ..example.roots[0].clone() };
+    let unset = keepwatch_engine::daemon::settings::Scrubbing::default();
+    let (ignore, unfinished) = (vec![], vec![]);
+    let root = RootSettings { ignore, unfinished, scrubbing: unset.clone(), copies_min: 0, ..example.roots[0].clone() };
     assert_eq!(root, plain.roots[0]);
     let plain = settings("[roots.records]\npath = \"/srv/records\"\n[replicas.backup]\nurl = \"/mnt/backup\"");
     let asked = &example.replicas[0].aws.asked;
     assert!(asked.endpoint.is_some() && asked.region.is_some() && asked.profile.is_some(), "{asked:?}");
     let replica = ReplicaSpec {
+        scrubbing: unset,
         roots: vec![],
         filter: FilterText::default(),
         bwlimit: None,

@@ -132,11 +132,11 @@ fn a_log_is_cut_by_time_word_and_root() {
         config("s"),
         within("s", create("a", file(4, 1))),
         settled("a", &file(3, 1)),
-        Body::Other("verified".into()),
+        Body::Other("praised".into()),
     ]);
     let at = |seq: i64| Some(Timestamp(EPOCH + seq * SECOND));
     assert_eq!(seqs(&kit.log(&LogQuery { since: at(3), until: at(5), ..LogQuery::default() })), [3, 4, 5]);
-    let words = vec!["create".to_owned(), "verified".to_owned()];
+    let words = vec!["create".to_owned(), "praised".to_owned()];
     assert_eq!(seqs(&kit.log(&LogQuery { words, ..LogQuery::default() })), [2, 4, 6]);
     assert_eq!(seqs(&kit.log(&LogQuery { root: Some(root("s")), ..LogQuery::default() })), [3, 4]);
     assert_eq!(seqs(&kit.log(&LogQuery { root: Some(root("s")), ..of("a") })), [4]);

@@ -72,7 +72,7 @@ fn any_act() -> impl Strategy<Value = Body> {
         let (dir, identity) = (watched.then(|| b"/srv"[..].into()), Some("uuid:2".to_owned()));
         Body::Config(Config { root, dir, identity, accepted: watched })
     });
-    prop_oneof![3 => settled, 1 => gap, 1 => closed, 1 => config, 1 => Just(Body::Other("verified".into()))]
+    prop_oneof![3 => settled, 1 => gap, 1 => closed, 1 => config, 1 => Just(Body::Other("praised".into()))]
 }
 
 fn any_records() -> impl Strategy<Value = Vec<Record>> {
