@@ -1,11 +1,12 @@
 //! What developers of Keepwatch repeat. `cargo xtask` alone says what there is.
 //!
 //! `steps` runs commands one after the other and adds up what they came to, `needs` installs what is missing,
-//! `leftovers` looks for what tests left behind; `test` and `prove` are lists of steps.
+//! `leftovers` looks for what tests left behind, `python` tests the Python package; `test` and `prove` are lists of steps.
 
 mod leftovers;
 mod needs;
 mod prove;
+mod python;
 mod steps;
 mod test;
 
