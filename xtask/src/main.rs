@@ -16,6 +16,7 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 cargo xtask test          all that must hold before a change lands; installs what it needs
 cargo xtask prove         the tests at full size on the release build, one after the other
+cargo xtask python        the Python package alone: builds, installs and tests it
 cargo xtask bench NAME …  a comparison with other programs (bench/README.md); without NAME: which there are
 ";
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         }
         ["test"] => test::run(),
         ["prove"] => prove::run(),
+        ["python"] => leftovers::TempDir::new().and_then(|temp| python::test(&temp)),
         ["bench", ref rest @ ..] => prove::bench(rest),
         _ => {
             eprint!("xtask: there is no such task\n\n{HELP}");
