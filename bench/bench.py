@@ -11,6 +11,7 @@ import inventory
 import journal
 import latency
 import mirror
+import pack
 import reconcile
 import s3
 import scan
@@ -24,6 +25,7 @@ COMPARISONS = {
     "scan": scan,
     "reconcile": reconcile,
     "mirror": mirror,
+    "pack": pack,
     "storm": storm,
     "latency": latency,
     "journal": journal,

@@ -1,11 +1,12 @@
 //! What developers of Keepwatch repeat. `cargo xtask` alone says what there is.
 //!
 //! `steps` runs commands one after the other and adds up what they came to, `needs` installs what is missing,
-//! `leftovers` looks for what tests left behind; `test` and `prove` are lists of steps.
+//! `leftovers` looks for what tests left behind, `python` tests the Python package; `test` and `prove` are lists of steps.
 
 mod leftovers;
 mod needs;
 mod prove;
+mod python;
 mod steps;
 mod test;
 
@@ -15,6 +16,7 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 cargo xtask test          all that must hold before a change lands; installs what it needs
 cargo xtask prove         the tests at full size on the release build, one after the other
+cargo xtask python        the Python package alone: builds, installs and tests it
 cargo xtask bench NAME …  a comparison with other programs (bench/README.md); without NAME: which there are
 ";
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         }
         ["test"] => test::run(),
         ["prove"] => prove::run(),
+        ["python"] => leftovers::TempDir::new().and_then(|temp| python::test(&temp)),
         ["bench", ref rest @ ..] => prove::bench(rest),
         _ => {
             eprint!("xtask: there is no such task\n\n{HELP}");

@@ -22,6 +22,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("kill", "procps"),
     ("python3", "python3"),
+    ("/usr/share/doc/python3-venv", "python3-venv"),
     ("git", "git"),
     ("zstd", "zstd"),
     ("unzip", "unzip"),

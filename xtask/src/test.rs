@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::leftovers::TempDir;
 use crate::steps::Steps;
-use crate::{cargo, needs};
+use crate::{cargo, needs, python};
 
 /// Runs all of it; whether it holds.
 pub(crate) fn run() -> Result<bool> {
@@ -19,6 +19,7 @@ pub(crate) fn run() -> Result<bool> {
     steps.run("documentation", documentation());
     let temp = TempDir::new()?;
     steps.tests("tests", tests(&["--workspace"], &temp));
+    steps.step("python", || python::test(&temp));
     steps.always("leftovers", || temp.check());
     Ok(steps.finish())
 }

@@ -5,7 +5,7 @@
 //! BASE/.keepwatch-pack/OWNER.open         a staging file that a worker appends to
 //! BASE/.keepwatch-pack/OWNER.closed       one that is complete
 //! BASE/.keepwatch-pack/OWNER.spill        one large member that is still being written
-//! BASE/.keepwatch-pack/work/OWNER/…       what a scavenger has claimed, and what it builds
+//! within that: work/OWNER/…                what a scavenger has claimed, and what it builds
 //! BASE/.keepwatch-pack/new/…              parts that are complete and not under their names yet
 //! BASE/.keepwatch-pack/archives/DIR/AR.zip/N   which parts an archive has, by generation
 //! BASE/.keepwatch-pack/quarantine/…       what could not be read, each with a reason beside it

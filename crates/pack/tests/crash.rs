@@ -4,23 +4,24 @@
 mod support;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keepwatch_pack::files::{Files, RealFiles};
-use keepwatch_pack::{Limits, Options, Packer, ScavengeOptions, Scavenger};
+use keepwatch_pack::{Limits, Options, Packer, ScavengeOptions, Scavenger, Sync};
 use support::faults::{Fault, Faulty, Plan};
+use support::powercut::Disk;
 use support::{Members, assert_clean, recover, unzipped_all};
 
 /// So that parts are begun, merged and retired within a few members.
 const LIMITS: Limits = Limits { members: 9, bytes: 1 << 20, small_bytes: 0, ratio: 2 };
 
 /// Packs in several rounds, as far as it goes; what was finished.
-fn run(files: &Arc<dyn Files>) -> Members {
+fn run(files: &Arc<dyn Files>, sync: Sync) -> Members {
     let mut finished = Members::new();
     let mut attempted = 0_u32;
     for round in 0..6 {
-        let options = Options { spill_bytes: 2000, ..Options::default() };
+        let options = Options { spill_bytes: 2000, sync, ..Options::default() };
         if let Ok(packer) = Packer::open_on(Arc::clone(files), options) {
             // Few and many by turns, so that some rounds merge and others do not.
             for member in 0..[5, 1, 1, 2, 4, 1][round] {
@@ -50,7 +51,7 @@ fn every_operation(fault: Fault) {
             let (faulty, plan) = Faulty::new(real, at, fault);
             (faulty, plan)
         };
-        let finished = run(&faulty);
+        let finished = run(&faulty, Sync::Rotation);
         let Some(hit) = *plan.hit.lock().unwrap() else {
             assert!(at > 300, "only {at} operations");
             break;
@@ -99,9 +100,23 @@ fn any_operation_happens_and_is_reported_as_failed() {
     every_operation(Fault::AnswerLost);
 }
 
-/// A scavenger is stopped before each of its operations. Others take its work over, pack more, twice, and then it goes on.
 #[test]
 fn stopped_before_any_operation_while_others_go_on() {
+    // Once, so that the number of a generation is taken, and twice, so that it was taken and is free again.
+    for rounds in [1, 2] {
+        stopped(rounds, |base| {
+            support::scavenge_with(base, ScavengeOptions { limits: LIMITS, ..ScavengeOptions::default() });
+        });
+    }
+}
+
+#[test]
+fn stopped_before_any_operation_while_others_take_over() {
+    stopped(2, |base| recover(base, LIMITS));
+}
+
+/// A scavenger is stopped before each of its operations; others pack two members in so many rounds; then it goes on.
+fn stopped(rounds: usize, others: fn(&Path)) {
     let mut cases: Vec<(tempfile::TempDir, Members, String)> = Vec::new();
     for at in 0.. {
         let base = support::fast_base();
@@ -123,9 +138,10 @@ fn stopped_before_any_operation_while_others_go_on() {
         let (faulty, plan) = Faulty::new(real, at, Fault::Stopped);
         let inner = path.clone();
         plan.meanwhile(move || {
-            for name in ["ar.zip/a", "ar.zip/b"] {
-                support::stage(&inner, &[(name, name.as_bytes())]);
-                recover(&inner, LIMITS);
+            for names in ["ar.zip/a", "ar.zip/b"].chunks(2 / rounds) {
+                let list: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, name.as_bytes())).collect();
+                support::stage(&inner, &list);
+                others(&inner);
             }
         });
         let options = ScavengeOptions { limits: LIMITS, ..ScavengeOptions::default() };
@@ -142,5 +158,37 @@ fn stopped_before_any_operation_while_others_go_on() {
     for ((_, expected, case), found) in cases.iter().zip(unzipped_all(&bases)) {
         assert_eq!(found.len(), expected.len(), "{case}: {:?}", found.keys());
         assert!(found == *expected, "{case}");
+    }
+}
+
+/// The power is cut before each operation, and what was not synced survives by chance.
+#[test]
+fn the_power_is_cut_before_any_operation() {
+    let mut cases: Vec<(tempfile::TempDir, Members, String)> = Vec::new();
+    for seed in 0..support::sized(2, 20) as u64 {
+        for at in 0.. {
+            let disk = Disk::default();
+            let (faulty, plan): (Arc<dyn Files>, Arc<Plan>) = {
+                let (faulty, plan) = Faulty::new(Arc::new(disk.clone()), at, Fault::Killed);
+                (faulty, plan)
+            };
+            let finished = run(&faulty, Sync::Each);
+            let Some(hit) = *plan.hit.lock().unwrap() else {
+                assert!(at > 300, "only {at} operations");
+                break;
+            };
+            let base = support::fast_base();
+            disk.cut(&mut support::Dice::new(seed * 1_000_000 + at as u64), base.path());
+            recover(base.path(), LIMITS);
+            assert_clean(base.path());
+            cases.push((base, finished, format!("cut at {at}, {hit}, seed {seed}")));
+        }
+    }
+    let bases: Vec<PathBuf> = cases.iter().map(|(base, ..)| base.path().to_owned()).collect();
+    for ((base, finished, case), found) in cases.iter().zip(unzipped_all(&bases)) {
+        for (name, content) in finished {
+            let shown = String::from_utf8_lossy(name).into_owned();
+            assert_eq!(found.get(name), Some(content), "{case}: {shown} in {:?}", base.path());
+        }
     }
 }

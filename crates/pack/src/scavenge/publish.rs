@@ -12,7 +12,7 @@ use crate::build::{Beat, Built, NewMember, Sources, build};
 use crate::digest::Digest;
 use crate::error::{During, PackError};
 use crate::files::{Files, if_there};
-use crate::generation;
+use crate::generation::{self, Placed};
 use crate::index::{self, Found, INDEX_MEMBERS_MIN, Lookup, Place};
 use crate::manifest::{Manifest, PartLine};
 use crate::name::ArchiveName;
@@ -244,7 +244,10 @@ impl Publisher<'_> {
         let (manifest, number) = self.manifest(archive, &parts, built.id)?;
         let published = self.hand_over(&built, &manifest)?;
         if published {
-            generation::settle(self.files, &manifest)?;
+            if generation::settle(self.files, &manifest)? != Placed::Fine {
+                // Somebody put a file under that name just now: the part gets another one.
+                Archive::open_settled(self.files, &archive.name, self.work)?;
+            }
             generation::prune(self.files, &archive.name, manifest.number)?;
             self.check_in_place(archive, number, built.id)?;
             self.write_index(&archive.name, number, built.id, &built.places)?;

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub, missing_docs)]
 
 pub mod faults;
+pub mod powercut;
 
 use std::collections::BTreeMap;
 use std::fs;
