@@ -28,11 +28,13 @@ fn what_coreutils_write_is_understood_and_ours_by_them() {
             support::skipped(program, "it is not installed");
             continue;
         }
-        let script = format!("find . -type f -print0 | xargs -0 {program} > ../manifest.{program}");
+        // b3sum writes names that are not UTF-8 in a way that not even it can read again.
+        let (but, count) = if program == "b3sum" { ("! -name 'not*'", 54) } else { ("", 55) };
+        let script = format!("find . -type f {but} -print0 | xargs -0 {program} > ../manifest.{program}");
         assert!(Command::new("sh").args(["-c", &script]).current_dir(house.root()).status().unwrap().success());
         let output = verify(&house, &["--against", &format!("../manifest.{program}")]);
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.starts_with("55 files"), "{program}: {text}");
+        assert!(output.status.success() && text.starts_with(&format!("{count} files")), "{program}: {text}");
     }
     fs::write(house.root().join("d1/e1/f1"), "another").unwrap();
     fs::remove_file(house.root().join("d2/e2/f2")).unwrap();

@@ -96,12 +96,35 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
 
     /// Resolves the absences that a scan met, now that all that it found present is journaled.
     pub fn resolve_absences(&mut self) -> Result<()> {
-        let absences = std::mem::take(&mut self.absences);
-        for chunk in absences.chunks(DOUBTS_AT_ONCE) {
-            self.resolve_all(chunk.iter().map(|(spot, via)| (spot.clone(), Origin::scan(*via))).collect())?;
+        // What moved is told before its old name is found empty.
+        for waiting in [std::mem::take(&mut self.arrivals), std::mem::take(&mut self.absences)] {
+            for chunk in waiting.chunks(DOUBTS_AT_ONCE) {
+                self.resolve_all(chunk.iter().map(|(spot, via)| (spot.clone(), Origin::scan(*via))).collect())?;
+            }
         }
         self.claimed.clear();
         Ok(())
+    }
+
+    /// What a scan found, and may have moved, is told at the scan's end, when the place where it was is known.
+    pub(super) fn arrived_later(&mut self, spot: Spot, via: Via) -> Result<()> {
+        self.arrivals.push((spot, via));
+        if self.arrivals.len() >= ABSENCES_MAX {
+            self.resolve_absences()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the object is known under a name in a directory that was not met yet since the start.
+    pub(super) fn may_have_moved(&mut self, at: &At, name: &[u8], facts: &Facts) -> Result<bool> {
+        let root = self.root(at.root).name.clone();
+        for (path, known) in self.ledger.by_inode(&root, facts.inode) {
+            let is_it = known.facts.is_some_and(|known| self.is_same_object(&known, (at, name), facts));
+            if is_it && self.dir_at(at, &path)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// An absence that a scan met is resolved at the scan's end.

@@ -185,6 +185,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                     }
                     // The scan compared the directory with another one than this is: all again, below it.
                     Some(_) => self.appeared(at, spot, facts, Origin::scan(via)),
+                    // It may have come from a directory that this scan has not met yet.
+                    None if !directory && self.may_have_moved(at, &spot.name, &facts)? => {
+                        self.arrived_later(spot.clone(), via)
+                    }
                     None => self.tell_new(at, spot, facts, Origin::scan(via), taken_for_moved),
                 }
             }

@@ -200,6 +200,8 @@ pub struct Sequencer<T, L> {
     /// Inodes that were told moved, of which the inventory does not know yet.
     claimed: HashSet<(RootNo, u64)>,
     absences: Vec<(Spot, Via)>,
+    /// What a scan found that may have moved from a directory which it had not met then.
+    arrivals: Vec<(Spot, Via)>,
 }
 
 /// What stops the sequencer: its directory table.
@@ -241,6 +243,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             offered_until: Seq::ZERO,
             claimed: HashSet::new(),
             absences: Vec::new(),
+            arrivals: Vec::new(),
         }
     }
 

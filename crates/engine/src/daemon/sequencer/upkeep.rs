@@ -129,6 +129,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// A scan did not come to its end: what it missed proves nothing.
     pub fn forget_absences(&mut self) {
         self.absences.clear();
+        for (spot, via) in std::mem::take(&mut self.arrivals) {
+            self.doubt(spot, Origin::scan(via), DOUBT_WAIT);
+        }
         self.claimed.clear();
     }
 
