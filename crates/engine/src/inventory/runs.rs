@@ -334,6 +334,17 @@ impl View {
         Ok(names)
     }
 
+    /// Whether an earlier version of a file than this one had settled.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn had_settled_before(&self, file: FileId, version: Seq) -> Result<bool> {
+        self.read(|db| {
+            db.prepare_cached("SELECT 1 FROM acts WHERE file_id=?1 AND seq<?2 AND act='settled'")?
+                .exists(params![file.0, signed(version.0)])
+        })
+    }
+
     /// What stands at a path in a root.
     ///
     /// # Errors

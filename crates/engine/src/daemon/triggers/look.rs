@@ -144,7 +144,9 @@ impl Worker {
         let Some(facts) = known.facts.as_ref().filter(|facts| facts.kind == FileType::File) else { return Ok(()) };
         let (name, file, version) = (self.settings.roots[root].0.clone(), known.file_id.0, known.version_seq);
         let is_new = self.since.get(name.as_str()).is_some_and(|since| version.0 > *since);
-        let kind = if version.0.cast_signed() == file { Kind::Create } else { Kind::Modify };
+        // A file that was written before it was first complete is new all the same.
+        let is_first = version.0.cast_signed() == file || !self.view.had_settled_before(known.file_id, version)?;
+        let kind = if is_first { Kind::Create } else { Kind::Modify };
         if !known.is_settled() || !is_new || !self.understood.rules.match_version(facts.size, kind) {
             return Ok(());
         }
