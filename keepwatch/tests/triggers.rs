@@ -391,11 +391,12 @@ fn on_runs_a_command_without_a_configuration_and_remembers() {
     fs::write(home.join("box/a.csv"), "1").unwrap();
     fs::write(home.join("box/a.txt"), "1").unwrap();
     let args = ["on", "box", "--match", "*.csv", "--state-dir", state.to_str().unwrap(), "--", "sh", "-c"];
-    let script = "cat \"$1\" >> seen; echo \"$HELLO\" >> seen";
+    let script = "cat \"$1\" >> seen; echo \"$HELLO\" >> seen; echo heard";
     let start = || {
+        let out = fs::File::options().create(true).append(true).open(home.join("out")).unwrap();
         let mut command = plain(home, &args);
         command.args([script, "sh", "{path}"]).env("HELLO", "from outside");
-        command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+        command.stdout(out).stderr(std::process::Stdio::piped()).spawn().unwrap()
     };
     let seen = || fs::read_to_string(home.join("seen")).unwrap_or_default();
     let end = |child: std::process::Child| {
@@ -409,6 +410,7 @@ fn on_runs_a_command_without_a_configuration_and_remembers() {
     fs::write(home.join("box/b.csv"), "2").unwrap();
     wait_for("what comes is run for", || seen() == "1from outside\n2from outside\n");
     assert!(end(child).contains("2 files done, 0 runs failed"));
+    assert_eq!(fs::read_to_string(home.join("out")).unwrap(), "heard\nheard\n", "what commands say is printed");
     fs::write(home.join("box/c.csv"), "3").unwrap();
     let child = start();
     wait_for("what came meanwhile is run for", || seen().contains('3'));

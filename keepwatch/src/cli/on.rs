@@ -6,8 +6,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
 use keepwatch_engine::daemon::replicate::state_name;
 use keepwatch_engine::daemon::service::{self, Command, Mode};
 use keepwatch_engine::daemon::triggers::Existing;
@@ -60,6 +61,10 @@ pub struct Args {
     pub command: Vec<OsString>,
 }
 
+/// What so many commands said may wait to be printed.
+const SAID_MAX: usize = 16;
+/// How long the end waits until it is printed.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether a run failed.
 const LOOK_WAIT: Duration = Duration::from_millis(200);
 
@@ -86,7 +91,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let is_ours = |name: &OsString| name.as_bytes().starts_with(b"KEEPWATCH_");
     spec.run_as.environment =
         context.environment.variables.iter().filter(|(name, _)| !is_ours(name)).cloned().collect();
-    let trigger = spec.for_engine(&settings.roots);
+    let mut trigger = spec.for_engine(&settings.roots);
     trigger.check().map_err(|error| CommandError::usage(error.to_string()))?;
     service::check(&engine::settings(&settings))?;
     if context.globals.dry_run {
@@ -108,6 +113,20 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         signals::listen().map_err(|error| CommandError::failed(format!("cannot listen for signals: {error}")))?;
     let mut engine = engine::settings(&settings);
     let meter = Arc::clone(&trigger.meter);
+    let (hears, said) = bounded(SAID_MAX);
+    trigger.hears = Some(hears);
+    let heard = move || {
+        for (stdout, stderr) in said {
+            let _ = std::io::stderr().write_all(&stderr);
+            if super::print(|out| out.write_all(&stdout)).is_err() {
+                return;
+            }
+        }
+    };
+    let printer = std::thread::Builder::new()
+        .name("said".to_owned())
+        .spawn(heard)
+        .map_err(|error| CommandError::failed(format!("no thread can be started: {error}")))?;
     engine.triggers = vec![trigger];
     let handle = service::start(engine, Mode::Serve, None)?;
     let mut told = None;
@@ -126,6 +145,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     }
     let _ = handle.commands().send(Command::Stop);
     handle.join().map_err(|error| CommandError::failed(engine::with_sources(&error)))?;
+    // What was said last is printed, unless nobody reads it.
+    let until = Instant::now() + LAST_WORDS_WAIT;
+    while !printer.is_finished() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let reading = meter.read();
     if !context.globals.quiet {
         let (done, failed) = (units::count(reading.done, "file"), reading.failed);

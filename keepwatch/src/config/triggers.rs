@@ -141,6 +141,7 @@ impl TriggerSpec {
             // This very program, even where its file was replaced since.
             holder: vec!["/proc/self/exe".into(), "hold".into()],
             meter: Arc::new(Meter::default()),
+            hears: None,
         }
     }
 }

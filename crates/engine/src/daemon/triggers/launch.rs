@@ -219,6 +219,11 @@ impl Worker {
         if !finish.is_cut {
             self.keep_output(&items, &finish)?;
         }
+        if let Some(hears) = &self.settings.hears {
+            // Whoever does not listen holds nothing up for long: it is kept.
+            let _ =
+                hears.send_timeout((finish.stdout.clone().into_bytes(), finish.stderr.clone().into_bytes()), HEAR_WAIT);
+        }
         let count = items.len() as u64;
         let why = finish.why.unwrap_or_default();
         for item in items {
@@ -278,6 +283,9 @@ impl Worker {
         Ok(self.queue.keep(&said)?)
     }
 }
+
+/// What a command said waits so long for whoever hears it.
+const HEAR_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A run that did not come about.
 fn failed(why: String) -> Finish {

@@ -118,6 +118,8 @@ pub struct TriggerSettings {
     pub holder: Vec<OsString>,
     /// Where it says how it gets on.
     pub meter: Arc<Meter>,
+    /// Who hears what each command said, its standard output and its standard error, as far as that is kept.
+    pub hears: Option<Sender<(Vec<u8>, Vec<u8>)>>,
 }
 
 /// Why a trigger cannot run as it was written.
