@@ -32,8 +32,9 @@ impl Dirty {
 
 impl Keeper {
     /// At which paths records say to look.
-    pub(super) fn dirty(&self, records: &[Record]) -> Dirty {
+    pub(super) fn dirty(&mut self, records: &[Record]) -> Dirty {
         let mut dirty = Dirty::default();
+        self.forget_fresh(records);
         let add = |paths: &mut Paths, root: &RootName, path: &RelPath| {
             if let Some(index) = self.roots.iter().position(|kept| kept.name == *root)
                 && !path.is_root()
@@ -63,6 +64,21 @@ impl Keeper {
             }
         }
         dirty
+    }
+
+    /// What was copied before its path changed says nothing of what is there now.
+    fn forget_fresh(&mut self, records: &[Record]) {
+        for record in records {
+            let Body::Change(change) = &record.body else { continue };
+            if self.fresh.is_empty() {
+                return;
+            }
+            if change.old.is_some() {
+                self.fresh.clear();
+            } else if let Some(root) = self.roots.iter().position(|kept| kept.name == change.root) {
+                self.fresh.remove(&(root, change.path.clone()));
+            }
+        }
     }
 
     /// Whether the version that settled was copied meanwhile.
