@@ -143,7 +143,7 @@ fn one_that_dies_hangs_or_talks_rubbish_is_started_again() {
         let (session, identity) = target.open(&claim("one", None)).unwrap();
         let error = why(&put(&*session, "x/y").unwrap_err());
         assert!(error.contains(told), "{what}: {error}");
-        assert!(put(&*session, "x/y").is_err(), "{what}: this session is of no use any more");
+        assert!(put(&*session, "x/y").is_err(), "{what}: it is of no use any more");
         let (session, _) = target.open(&Claim { identity: Some(identity), ..claim("one", None) }).unwrap();
         put(&*session, "x/y").unwrap();
         assert_eq!(session.look(&path("x/y")).unwrap().unwrap().size, 7, "{what}");

@@ -130,8 +130,9 @@ fn one_that_dies_is_started_again_and_one_that_runs_is_used() {
     ]);
     let mut other = other.stderr(Stdio::null()).spawn().unwrap();
     let begun = std::time::Instant::now();
-    while std::net::TcpStream::connect(address).is_err() && begun.elapsed().as_secs() < 20 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+    while std::net::TcpStream::connect(address).is_err() {
+        assert!(begun.elapsed().as_secs() < 20, "rclone does not listen");
+        std::thread::yield_now();
     }
     let secret = dir.path().join("login");
     std::fs::write(&secret, "ann:p:w\n").unwrap();
