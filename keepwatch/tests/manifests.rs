@@ -60,3 +60,20 @@ fn what_coreutils_write_is_understood_and_ours_by_them() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(what));
     }
 }
+
+#[test]
+fn what_has_no_dry_run_says_so_and_does_nothing() {
+    let house = House::new("");
+    let to = house.dir.path().join("restored");
+    for args in [
+        &["verify", "-n"][..],
+        &["restore", "-n", ".", "--from", "vault", "--to", to.to_str().unwrap()],
+        &["replica", "import", "-n", "vault"],
+    ] {
+        let output = house.keepwatch.ask(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains("has no --dry-run") && text.contains("hint:"), "{args:?}: {text}");
+    }
+    assert!(!to.exists());
+}

@@ -181,6 +181,17 @@ pub fn moment(text: &str, now: &jiff::Zoned) -> Result<keepwatch_journal::Timest
     Ok(keepwatch_journal::Timestamp(i64::try_from(moment.as_nanosecond()).unwrap_or(i64::MAX)))
 }
 
+/// Refuses `--dry-run` where nobody could keep to it: a command that went on would do what was not to be done.
+///
+/// # Errors
+/// A usage error, if it was asked for.
+pub fn refuse_dry_run(context: &Context, command: &str, instead: &str) -> Result<(), CommandError> {
+    if context.globals.dry_run {
+        return Err(CommandError::usage(format!("`keepwatch {command}` has no --dry-run")).hint(instead));
+    }
+    Ok(())
+}
+
 /// Prints to standard output, in blocks; a closed pipe ends the command quietly.
 ///
 /// # Errors

@@ -151,6 +151,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
 
 /// Adopts what lies at a target, by the service or here.
 fn import(args: &ImportArgs, loaded: &Loaded, context: &Context) -> Result<Outcome, CommandError> {
+    super::refuse_dry_run(context, "replica import", "it sends and changes no file, and only records what lies there")?;
     let settings = &loaded.settings;
     replicas::known(&settings.replicas, &args.name)?;
     let asked =

@@ -52,6 +52,7 @@ pub struct Args {
 /// # Errors
 /// If there is no such replica, it cannot be reached, or it holds nothing of what is named.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
+    super::refuse_dry_run(context, "restore", "`--drill N` fetches and verifies a sample, and keeps nothing")?;
     let settings = context.settings(&[])?.settings;
     logging::start(settings.log, &context.globals, Talk::Command);
     replicas::known(&settings.replicas, &args.from)?;

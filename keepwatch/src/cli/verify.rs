@@ -65,6 +65,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     if args.export {
         return manifest::export(&args.paths, context);
     }
+    let instead = "without --repair it changes no file; what it finds is always recorded";
+    super::refuse_dry_run(context, "verify", instead)?;
     if args.repair && args.replica.is_none() && args.paths.is_empty() {
         return Err(CommandError::usage("an original is replaced only when it is named")
             .hint("give the paths that are to be repaired, or --replica NAME to repair the copies there"));
