@@ -134,7 +134,7 @@ impl Kept {
     }
 
     pub fn wait_same(&mut self) {
-        let start = std::time::Instant::now();
+        let mut waited = super::Waited::default();
         loop {
             let found = self.differences();
             if found.is_empty() {
@@ -143,11 +143,13 @@ impl Kept {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
             // What is deleted goes to the trash one after another, in several requests each.
             let patience = super::PATIENCE * u32::try_from(super::sized(1, 5)).unwrap();
-            let is_over = start.elapsed() > patience || ended.is_some();
+            let is_over = waited.again(std::time::Duration::from_millis(100)) > patience || ended.is_some();
             let log = self.log();
             let log = &log[log.len().saturating_sub(3000)..];
+            if is_over && let Some(kept) = std::env::var_os("KEEPWATCH_KEEP_FAILED") {
+                let _ = Command::new("cp").arg("-a").arg(self.dir.path()).arg(kept).status();
+            }
             assert!(!is_over, "{ended:?} {} differences: {:#?}\n{log}", found.len(), &found[..found.len().min(10)]);
-            std::thread::sleep(std::time::Duration::from_millis(100));
         }
     }
 

@@ -41,10 +41,34 @@ pub fn skipped(test: &str, why: &str) {
 
 /// Waits until `condition` holds.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let mut waited = Waited::default();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        assert!(waited.again(Duration::from_millis(20)) < PATIENCE, "not in {PATIENCE:?}: {what}");
+    }
+}
+
+/// How long was waited for something. Time in which the machine, or this process, stood still was not.
+pub struct Waited {
+    last: Instant,
+    sum: Duration,
+}
+
+/// A look at a condition that takes longer counts for this long.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+
+impl Default for Waited {
+    fn default() -> Self {
+        Waited { last: Instant::now(), sum: Duration::ZERO }
+    }
+}
+
+impl Waited {
+    /// Waits for as long again; how long it was in all.
+    pub fn again(&mut self, pause: Duration) -> Duration {
+        std::thread::sleep(pause);
+        self.sum += self.last.elapsed().min(LOOK_MAX);
+        self.last = Instant::now();
+        self.sum
     }
 }
 

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 pub const TRACKED_MAX: usize = 20_000;
 /// How soon a file is looked at again whose version changed under the look.
 const AGAIN: Duration = Duration::from_millis(200);
+/// A file that somebody holds open is looked at again after this time, and then each time after as long as it has been held, up
+/// to [`HELD_MAX`]: its close may be told of under a name that it has no more, or by nobody.
+const HELD_MIN: Duration = Duration::from_secs(1);
+const HELD_MAX: Duration = Duration::from_secs(60);
 
 /// How long to wait for what.
 #[derive(Clone, Debug)]
@@ -21,7 +25,7 @@ pub struct Patience {
     pub settle_closed: Duration,
     /// A file is never settled sooner after its last close.
     pub settle_min: Duration,
-    /// A file that somebody holds open is looked at again after this time, and shown until then.
+    /// A file that somebody holds open for longer than this is shown.
     pub open_max: Duration,
     /// Whether a lease may be asked for.
     pub lease: bool,
@@ -118,6 +122,13 @@ impl<O: Copy + Ord + Hash, P: Clone> Settle<O, P> {
         }
     }
 
+    /// A writer closed it under a name that it has no more: look after `wait`, where it is followed.
+    pub fn released(&mut self, object: O, now: Instant, wait: Duration) {
+        if let Some(place) = self.items.get(&object).map(|item| item.place.clone()) {
+            self.closed(object, place, now, wait);
+        }
+    }
+
     /// It is followed under another name from now on.
     pub fn renamed(&mut self, object: O, place: P) {
         if let Some(item) = self.items.get_mut(&object) {
@@ -167,9 +178,9 @@ impl<O: Copy + Ord + Hash, P: Clone> Settle<O, P> {
                 Verdict::ByLease
             }
             Seen::Writer => {
-                item.held.get_or_insert(now);
+                let since = *item.held.get_or_insert(now);
                 item.quiet = None;
-                self.set_due(object, now + patience.open_max);
+                self.set_due(object, now + now.duration_since(since).clamp(HELD_MIN, HELD_MAX));
                 Verdict::Wait
             }
             Seen::NoLease(shape) => {
@@ -282,8 +293,15 @@ mod tests {
         let mut settle: Settle<u64, &str> = Settle::default();
         settle.closed(1, "a", start, Duration::ZERO);
         assert_eq!(settle.seen(1, Seen::Writer, start, &PATIENCE), Verdict::Wait);
-        settle.touched(1, "a", start + seconds(1), seconds(2));
-        assert_eq!(settle.due(start + seconds(100)), None);
+        assert_eq!(settle.next_due(), Some(start + HELD_MIN), "its close may go unheard");
+        assert_eq!(settle.seen(1, Seen::Writer, start + seconds(100), &PATIENCE), Verdict::Wait);
+        settle.touched(1, "a", start + seconds(101), seconds(2));
+        assert_eq!(settle.next_due(), Some(start + seconds(100) + HELD_MAX));
+        settle.released(1, start + seconds(110), seconds(3));
+        assert_eq!(settle.next_due(), Some(start + seconds(113)), "closed under a name that it has no more");
+        settle.released(2, start, seconds(3));
+        assert!(!settle.follows(2));
+        assert_eq!(settle.seen(1, Seen::Writer, start, &PATIENCE), Verdict::Wait);
         assert_eq!(settle.held(start + seconds(3600), PATIENCE.open_max).count(), 1);
         settle.closed(1, "a", start + seconds(200), Duration::ZERO);
         assert_eq!(settle.due(start + seconds(200)), Some((1, "a")));

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use keepwatch_engine::clock::Clock as _;
 use keepwatch_engine::watch::settle::Patience;
 use keepwatch_journal::{Body, FileType, Op as Told, Record, RelPath};
 use keepwatch_sim::clock::SimClock;
@@ -11,7 +12,10 @@ use keepwatch_sim::kernel::{Flavour, Kernel};
 use keepwatch_sim::service::{Service, Step};
 use keepwatch_sim::tree::{Manners, Op, Path, World};
 
-use crate::plan::ROOTS;
+use crate::plan::{REST_MAX, ROOTS};
+
+/// What `wait` in a case lets pass: longer than a new file is left alone.
+const WAIT_MS: u32 = 2_500;
 
 #[test]
 fn each_case_gives_the_records_that_it_names() {
@@ -53,13 +57,20 @@ fn play(script: &str) -> (Vec<String>, Vec<String>) {
                 service.step(&Step::Drain(u8::MAX));
                 service.step(&Step::Hear);
             }
+            "wait" => {
+                service.step(&Step::Pass(WAIT_MS));
+                service.step(&Step::KeepUp);
+            }
             _ => {
                 let (pid, line) = line.strip_prefix("@2 ").map_or((1, line), |line| (2, line));
                 assert!(world.borrow_mut().perform(pid, &operation(line)), "{line}");
             }
         }
     }
+    let since = clock.instant();
     service.come_to_rest().unwrap();
+    let took = clock.instant().duration_since(since);
+    assert!(took < REST_MAX, "it rests after {took:?}:\n{script}");
     let told = service.sequencer.ledger.records()[before..].iter().filter_map(shown).collect();
     let expected = lines().filter_map(|line| line.strip_prefix("> ")).map(str::to_owned).collect();
     (told, expected)

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use keepwatch_engine::clock::Clock as _;
 use keepwatch_engine::watch::settle::Patience;
 use keepwatch_sim::clock::SimClock;
 use keepwatch_sim::kernel::{Flavour, Kernel};
@@ -16,6 +17,9 @@ use crate::check::check;
 
 /// Roots of a run.
 pub(crate) const ROOTS: usize = 2;
+/// How long it may take, once nobody has anything open, until all that was done is told of and has settled. Without losses and
+/// where leases are granted nothing has to be waited for in vain.
+pub(crate) const REST_MAX: Duration = Duration::from_secs(300);
 
 /// Directories that are renamed all the time, and as many that they are renamed between.
 const WANDERERS: u8 = 3;
@@ -238,7 +242,12 @@ impl Plan {
         for step in &self.steps {
             service.step(step);
         }
+        let since = clock.instant();
         service.come_to_rest()?;
+        let took = clock.instant().duration_since(since);
+        if took > REST_MAX {
+            return Err(format!("it rests only after {took:?}"));
+        }
         let strays = check(&service, self, replays.then(|| dir.path()));
         if strays.is_empty() { Ok(()) } else { Err(strays.join("\n")) }
     }

@@ -6,7 +6,7 @@ use keepwatch_journal::{Facts, Op, Seq, Via};
 
 use super::{More, ObjectNo, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::compare::differs;
-use crate::daemon::dirs::{At, DirNo, Place};
+use crate::daemon::dirs::{At, DirNo, Place, RootNo};
 use crate::daemon::ledger::Ledger;
 use crate::daemon::rules::locked_by;
 use crate::daemon::tree::{DirAt, Look, Tree};
@@ -145,6 +145,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let itself = !matches!(there, Look::There(_)) || self.is_itself(at, name, event.object.as_ref())?;
         // Something that came later may have the name: its own events tell of it.
         let look = if itself { there.clone() } else { Look::Gone };
+        if look == Look::Gone && what.has(What::CLOSE_WRITE) {
+            self.closed_elsewhere(at.root, event);
+        }
         if look == Look::Gone && !event.is_dir && !what.has(What::CREATE.with(What::DELETE)) {
             self.elsewhere(event, 1);
         }
@@ -186,6 +189,14 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             && names >= names_min
         {
             self.stray(object);
+        }
+    }
+
+    /// A writer closed a file under a name that it has no more: under the one that it has now it may be complete.
+    fn closed_elsewhere(&mut self, root: RootNo, event: &Event) {
+        if let Some((object, _)) = event.object.as_ref().and_then(|key| self.tree.object_of(key)) {
+            let wait = self.root(root).patience.settle_min;
+            self.settle.released(object, self.clock.instant(), wait);
         }
     }
 

@@ -166,6 +166,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             Look::There(facts) if (facts.dev, facts.inode) == object && is_file(&facts) => facts,
             Look::There(_) | Look::Gone | Look::Unavailable => {
                 self.settle.gone(object);
+                // It may have other names, under which it is not followed.
+                if self.recent.get(&object).is_none_or(|told| told.facts.nlink > 1) {
+                    self.stray(object);
+                }
                 return Ok(());
             }
         };
