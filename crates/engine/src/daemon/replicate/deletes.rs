@@ -1,7 +1,7 @@
 //! Copies whose originals are gone: they wait, are judged as a set, and go to the trash. What waits here is derived: a start
 //! finds it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::streams::path_of;
@@ -196,19 +196,32 @@ impl Keeper {
         let worker = work.worker(&name, 1);
         let mut acts = Vec::new();
         let mut trouble = None;
+        let files: Vec<RelPath> = all
+            .iter()
+            .filter(|(path, kind)| *kind != FileType::Dir && may_go_with_others(path))
+            .map(|one| one.0.clone())
+            .collect();
+        let places: Vec<_> = files.iter().map(|path| work.roots[root].placement.place(path)).collect();
+        let mut went: HashMap<RelPath, Result<bool, TargetError>> =
+            files.into_iter().zip(worker.set_all_aside(&places, self.settings.transfers)).collect();
         for (path, kind) in all {
+            if trouble.is_some() && !went.contains_key(path) {
+                continue;
+            }
             let place = work.roots[root].placement.place(path);
-            let gone = match kind {
-                FileType::Dir => work.session.remove(&place),
-                _ => worker.set_aside(&place),
+            let gone = match (went.remove(path), kind) {
+                (Some(gone), _) => gone,
+                (None, FileType::Dir) => work.session.remove(&place),
+                (None, _) => worker.set_aside(&place),
             };
             let how = match (gone, work.trash, kind) {
                 (Ok(true), Some(_), kind) if *kind != FileType::Dir => Withdrawal::Trashed,
                 // A directory that holds what is not ours stays; it is not ours any more either.
                 (Ok(_) | Err(TargetError::Refused { .. }), ..) => Withdrawal::Removed,
+                // What went with others has gone all the same.
                 (Err(error), ..) => {
                     trouble = Some(error);
-                    break;
+                    continue;
                 }
             };
             acts.push(worker.gone(root, path, *kind, how));
@@ -231,4 +244,10 @@ impl Keeper {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a file can go to the trash while others do: the place of none of them there can be another's that is taken already,
+/// for that one gets a `~` and a number behind its name.
+fn may_go_with_others(path: &RelPath) -> bool {
+    !path.as_bytes().contains(&b'~')
 }

@@ -207,6 +207,17 @@ impl Work<'_> {
         }
     }
 
+    /// The same for several that do not stand in each other's way, so many at a time; what came of each, in their order. After
+    /// trouble with the target the rest is left.
+    pub(super) fn set_all_aside(&self, places: &[RelPath], at_once: usize) -> Vec<Result<bool, TargetError>> {
+        let gone = side_by_side(places, at_once, |place| {
+            let result = self.set_aside(place);
+            let goes_on = !matches!(&result, Err(error) if error.is_of_the_place());
+            (result, goes_on)
+        });
+        gone.into_iter().map_while(|result| result).collect()
+    }
+
     /// Puts files and nodes: while some are published, the next are taken in.
     fn put(&self, mut jobs: Vec<Job>, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) {
         let mut taken: Option<Vec<(Job, Tried)>> = None;
@@ -270,32 +281,15 @@ impl Work<'_> {
 
     /// Lets the target take each in, in threads.
     fn take_all(&self, jobs: Vec<Job>) -> Vec<(Job, Tried)> {
-        let next = AtomicUsize::new(0);
-        let taken: Vec<Mutex<Tried>> = jobs.iter().map(|_| Mutex::new(None)).collect();
-        let work = || {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(job) = jobs.get(index) else { return };
-                let begun = Instant::now();
-                let result = match &self.roots[job.root].source {
-                    Some(source) => {
-                        source.take(&job.path, &job.original, self.session, &self.place(job.root, &job.path))
-                    }
-                    None => Err(CopyError::Changed),
-                };
-                if matches!(&result, Err(CopyError::Target(error)) if error.is_of_the_place()) {
-                    next.store(jobs.len(), Ordering::Relaxed);
-                }
-                *taken[index].lock().unwrap_or_else(PoisonError::into_inner) = Some((result, begun.elapsed()));
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..self.transfers.min(jobs.len()) {
-                scope.spawn(work);
-            }
-            work();
+        let taken = side_by_side(&jobs, self.transfers, |job| {
+            let begun = Instant::now();
+            let result = match &self.roots[job.root].source {
+                Some(source) => source.take(&job.path, &job.original, self.session, &self.place(job.root, &job.path)),
+                None => Err(CopyError::Changed),
+            };
+            let goes_on = !matches!(&result, Err(CopyError::Target(error)) if error.is_of_the_place());
+            ((result, begun.elapsed()), goes_on)
         });
-        let taken = taken.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
         jobs.into_iter().zip(taken).collect()
     }
 
@@ -396,4 +390,29 @@ impl Work<'_> {
             at = &above;
         }
     }
+}
+
+/// Does something with each, in so many threads; what came of it, in their order. After one that says `false` no other is begun:
+/// of those that were not there is `None`, behind all that were.
+fn side_by_side<T: Sync, R: Send>(all: &[T], at_once: usize, work: impl Fn(&T) -> (R, bool) + Sync) -> Vec<Option<R>> {
+    let next = AtomicUsize::new(0);
+    let done: Vec<Mutex<Option<R>>> = all.iter().map(|_| Mutex::new(None)).collect();
+    let turn = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(one) = all.get(index) else { return };
+            let (result, goes_on) = work(one);
+            if !goes_on {
+                next.store(all.len(), Ordering::Relaxed);
+            }
+            *done[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..at_once.min(all.len()) {
+            scope.spawn(turn);
+        }
+        turn();
+    });
+    done.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
