@@ -12,6 +12,7 @@ use keepwatch_engine::daemon::service::Command;
 use keepwatch_engine::daemon::settings::Settings;
 use keepwatch_engine::daemon::state::inventory_of;
 use keepwatch_engine::model::{RelPath, ReplicaName, RootName};
+use keepwatch_engine::sync::origin::Map;
 use keepwatch_journal::{Body, Record};
 use serde_json::{Value, json};
 
@@ -31,7 +32,13 @@ pub fn job(asked: &VerifyRequest) -> Result<Job, CommandError> {
         let path = RelPath::new(path.clone()).map_err(|error| CommandError::usage(error.to_string()))?;
         Ok((RootName::new(root.as_str()), path))
     };
+    let map = |(dir, host, path): &(Vec<u8>, String, Vec<u8>)| {
+        let dir = RelPath::new(dir.clone()).map_err(|error| CommandError::usage(error.to_string()))?;
+        Ok(Map { dir, host: host.clone(), path: path.clone().into() })
+    };
+    let maps = |all: &Vec<_>| all.iter().map(map).collect::<Result<_, CommandError>>();
     Ok(Job {
+        origins: asked.origins.as_ref().map(maps).transpose()?,
         scopes: asked.scopes.iter().map(scope).collect::<Result<_, CommandError>>()?,
         replica: asked.replica.as_deref().map(ReplicaName::new),
         repair: asked.repair,

@@ -84,6 +84,7 @@ const NO_IO: &[&str] = &[
     "crates/engine/src/fixity/verdict.rs",
     "crates/engine/src/sync/guards.rs",
     "crates/engine/src/sync/layout.rs",
+    "crates/engine/src/sync/origin.rs",
     "crates/engine/src/sync/plan.rs",
     "crates/engine/src/trigger/rules.rs",
     "crates/engine/src/watch/rename.rs",

@@ -1,7 +1,7 @@
 //! Acts of fixity: what contents are, that they still are it, that they are not, and what was done about it.
 
-use crate::record::Body;
-use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq};
+use crate::record::{Body, FileType};
+use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp};
 
 /// How a content is hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -163,6 +163,34 @@ pub struct Released {
     pub copies: Vec<ReplicaName>,
 }
 
+/// What lies in a backup was taken for the original of the host whose directory there holds it. Nobody watches it there: what is
+/// known of it is what the backup shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Enrolled {
+    /// Its root, which no configuration has.
+    pub root: RootName,
+    /// Its path there; empty: the root itself begins.
+    pub path: RelPath,
+    /// The host and the root's absolute path on it, as bytes, where the root begins.
+    pub place: Option<(String, Box<[u8]>)>,
+    /// What kind.
+    pub kind: FileType,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time.
+    pub mtime_ns: i64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Where a symbolic link points.
+    pub target: Option<Box<[u8]>>,
+    /// When it came to be, by its name or by the file system of the backup.
+    pub created: Option<Timestamp>,
+}
+
 impl Algorithm {
     /// Its word in the journal and in the configuration.
     #[must_use]
@@ -221,6 +249,7 @@ impl Body {
             Body::Repaired(repaired) => (&repaired.root, Some(&repaired.path)),
             Body::Restored(restored) => (&restored.root, Some(&restored.path)),
             Body::Released(released) => (&released.root, Some(&released.path)),
+            Body::Enrolled(enrolled) => (&enrolled.root, Some(&enrolled.path)),
             _ => return None,
         })
     }

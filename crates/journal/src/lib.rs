@@ -25,7 +25,7 @@ mod writer;
 pub use compress::{CompressError, compress_closed};
 pub use disk::{Disk, DiskError, DiskFile, RealDisk};
 pub use epoch::{SetAside, new_epoch, survey_epoch};
-pub use fixity::{Algorithm, Drift, Hashed, Released, Repaired, Restored, Unsound, Unsoundness, Verified};
+pub use fixity::{Algorithm, Drift, Enrolled, Hashed, Released, Repaired, Restored, Unsound, Unsoundness, Verified};
 pub use format::FORMAT;
 pub use json::ParseError;
 pub use reader::{ReadError, Reader};

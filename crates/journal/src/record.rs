@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::fixity::{Hashed, Released, Repaired, Restored, Unsound, Verified};
+use crate::fixity::{Enrolled, Hashed, Released, Repaired, Restored, Unsound, Verified};
 use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq, Timestamp, TriggerName};
 
 /// One line of the journal.
@@ -62,6 +62,8 @@ pub enum Body {
     Restored(Box<Restored>),
     /// `released`: an original was removed to free its space, and is not deleted.
     Released(Box<Released>),
+    /// `enrolled`: something in a backup was taken for another host's original.
+    Enrolled(Box<Enrolled>),
     /// A `do` of a later version, or an act that this program only passes on; all its fields are in `extra`.
     Other(String),
 }

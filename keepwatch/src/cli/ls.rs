@@ -60,7 +60,16 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         None => None,
     };
     let host = view.host()?;
-    let dirs: HashMap<_, _> = view.roots()?.into_iter().map(|root| (root.name, root.dir.unwrap_or_default())).collect();
+    let roots = view.roots()?.into_iter().map(|root| {
+        let dir = root.dir.unwrap_or_default();
+        // Where the host has no field of its own it stands in front.
+        let shown = match &root.host {
+            Some(host) if !context.globals.json => [host.as_bytes(), b":", &dir].concat(),
+            _ => dir.to_vec(),
+        };
+        (root.name, (root.host, shown))
+    });
+    let dirs: HashMap<_, _> = roots.collect();
     let query = ListQuery {
         root: place.as_ref().map(|place| place.root.clone()),
         path: place.map_or(RelPath::ROOT, |place| place.path),
@@ -90,10 +99,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
                     }
                 }
             }
+            let (of, dir) = dirs.get(&name.root).map_or((None, &b""[..]), |(of, dir)| (of.as_deref(), &dir[..]));
             let row = Row {
-                host: &host,
+                host: of.unwrap_or(&host),
                 root: name.root.as_str(),
-                root_path: dirs.get(&name.root).map_or(b"", |dir| &**dir),
+                root_path: dir,
                 path: name.path.as_bytes(),
                 facts: name.facts.as_ref(),
                 sha256: name.sha256.as_ref(),

@@ -23,9 +23,17 @@ pub struct Place {
 /// # Errors
 /// If it lies in none; the error names the roots that there are.
 pub fn find(path: &Path, current_dir: &Path, view: &View) -> Result<Place, CommandError> {
-    let absolute = clean(&current_dir.join(path));
     let roots = view.roots()?;
+    // `HOST:/PATH` names what a backup tells of another host.
+    let (host, path) = match of_host(path) {
+        Some((host, path)) if roots.iter().any(|root| root.host.as_deref() == Some(host)) => (Some(host), path),
+        _ => (None, path),
+    };
+    let absolute = clean(&current_dir.join(path));
     let within = |root: &RootRow| {
+        if root.host.as_deref() != host {
+            return None;
+        }
         let dir = Path::new(std::ffi::OsStr::from_bytes(root.dir.as_deref()?));
         let rel = absolute.strip_prefix(dir).ok()?.as_os_str().as_bytes().to_vec();
         Some((dir.as_os_str().len(), Place { root: root.name.clone(), path: RelPath::new(rel).ok()? }))
@@ -33,11 +41,23 @@ pub fn find(path: &Path, current_dir: &Path, view: &View) -> Result<Place, Comma
     let best = roots.iter().filter_map(within).max_by_key(|(len, _)| *len);
     best.map(|(_, place)| place).ok_or_else(|| {
         let dirs: Vec<String> =
-            roots.iter().filter_map(|root| root.dir.as_deref()).map(|dir| Safe(dir).to_string()).collect();
+            roots.iter().filter_map(|root| Some(shown(root.host.as_deref(), root.dir.as_deref()?))).collect();
         let known = if dirs.is_empty() { "none yet".to_owned() } else { dirs.join(", ") };
         CommandError::usage(format!("{} lies in no root", Safe::path(&absolute)))
             .hint(format!("the roots are: {known}"))
     })
+}
+
+fn of_host(path: &Path) -> Option<(&str, &Path)> {
+    let bytes = path.as_os_str().as_bytes();
+    let colon = bytes.iter().position(|byte| *byte == b':')?;
+    let rest = &bytes[colon + 1..];
+    let host = std::str::from_utf8(&bytes[..colon]).ok()?;
+    rest.starts_with(b"/").then(|| (host, Path::new(std::ffi::OsStr::from_bytes(rest))))
+}
+
+fn shown(host: Option<&str>, dir: &[u8]) -> String {
+    host.map_or_else(|| Safe(dir).to_string(), |host| format!("{}:{}", Safe::text(host), Safe(dir)))
 }
 
 /// A directory of the command line that is there, made absolute.

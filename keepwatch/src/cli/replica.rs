@@ -1,14 +1,17 @@
 //! `keepwatch replica`: the places that hold copies, how they are, and what a person decides about them.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use keepwatch_engine::daemon::fixity::Sum;
+use keepwatch_engine::sync::origin::Map;
 use keepwatch_engine::target::{Secret, TargetUrl};
+use keepwatch_journal::RelPath;
 use serde_json::Value;
 
 use super::{Context, all_hosts, table};
@@ -104,6 +107,12 @@ pub struct ImportArgs {
     /// Read everything and compare contents: what fits is proved, whatever its mtime. By default size and mtime decide
     #[arg(long)]
     pub content: bool,
+    /// Take what lies there of other hosts for their originals: below HOST/ABSOLUTE PATH, or as --map says
+    #[arg(long)]
+    pub import_origins: bool,
+    /// A directory there holds this host's files below this path; may be given several times
+    #[arg(long = "map", value_name = "DIR=HOST:/PATH", requires = "import_origins")]
+    pub maps: Vec<OsString>,
 }
 
 /// A replica's name.
@@ -154,8 +163,12 @@ fn import(args: &ImportArgs, loaded: &Loaded, context: &Context) -> Result<Outco
     super::refuse_dry_run(context, "replica import", "it sends and changes no file, and only records what lies there")?;
     let settings = &loaded.settings;
     replicas::known(&settings.replicas, &args.name)?;
-    let asked =
-        VerifyRequest { replica: Some(args.name.clone()), import: Some(args.content), ..VerifyRequest::default() };
+    let asked = VerifyRequest {
+        replica: Some(args.name.clone()),
+        import: Some(args.content),
+        origins: origins(args, loaded, context)?,
+        ..VerifyRequest::default()
+    };
     let sum: Sum = match Client::new(&settings.state_dir).call(&Request::Verify(asked.clone()), |_| Ok(())) {
         Ok(answer) => serde_json::from_value(answer)
             .map_err(|error| CommandError::failed(format!("the service's answer cannot be understood: {error}")))?,
@@ -166,13 +179,46 @@ fn import(args: &ImportArgs, loaded: &Loaded, context: &Context) -> Result<Outco
     };
     super::print(|out| {
         if context.globals.json {
-            let line = serde_json::json!({"proved": sum.verified, "presumed": sum.presumed, "foreign": sum.foreign, "bytes_read": sum.bytes});
+            let line = serde_json::json!({"proved": sum.verified, "presumed": sum.presumed, "foreign": sum.foreign,
+                "enrolled": sum.enrolled, "bytes_read": sum.bytes});
             return writeln!(out, "{line}");
+        }
+        if args.import_origins {
+            writeln!(out, "{} enrolled as originals of other hosts", count(sum.enrolled, "file"))?;
         }
         let (proved, presumed) = (count(sum.verified, "file"), sum.presumed);
         writeln!(out, "{proved} proved, {presumed} presumed to be copies, {} foreign and left alone", sum.foreign)
     })?;
     Ok(Outcome::Fine)
+}
+
+/// Whose the directories at the target are, as they lie there.
+fn origins(
+    args: &ImportArgs,
+    loaded: &Loaded,
+    context: &Context,
+) -> Result<Option<Vec<(Vec<u8>, String, Vec<u8>)>>, CommandError> {
+    if !args.import_origins {
+        return Ok(None);
+    }
+    let top = find(&args.name, loaded)?.url.local_dir().map(Path::to_owned);
+    let relative = |dir: &[u8]| {
+        let dir = match (&top, dir.starts_with(b"/")) {
+            (Some(top), true) => {
+                let dir = super::place::clean(&context.environment.current_dir.join(OsStr::from_bytes(dir)));
+                dir.strip_prefix(super::place::clean(top)).ok()?.as_os_str().as_bytes().to_vec()
+            }
+            _ => dir.strip_suffix(b"/").unwrap_or(dir).to_vec(),
+        };
+        RelPath::new(dir).ok()
+    };
+    let read = |text: &OsString| {
+        let map = Map::parse(text.as_bytes(), relative).map_err(|error| {
+            CommandError::usage(error.to_string()).hint("DIR is a directory at the target, by its path there")
+        })?;
+        Ok((map.dir.as_bytes().to_vec(), map.host, map.path.to_vec()))
+    };
+    args.maps.iter().map(read).collect::<Result<_, CommandError>>().map(Some)
 }
 
 /// All replicas, by the service, or by the inventory where none runs.

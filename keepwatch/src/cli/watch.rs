@@ -132,6 +132,7 @@ fn is_news(record: &Record) -> bool {
         | Body::Repaired(_)
         | Body::Restored(_)
         | Body::Released(_)
+        | Body::Enrolled(_)
         | Body::Other(_) => false,
     }
 }

@@ -78,6 +78,9 @@ pub struct VerifyRequest {
     pub replica: Option<String>,
     /// Take what lies at the replica for the copies that it is: by its attributes, or (`true`) by its content.
     pub import: Option<bool>,
+    /// And what lies there of other hosts for their originals: directory there, host, path on it, as bytes.
+    #[serde(default)]
+    pub origins: Option<Vec<(Vec<u8>, String, Vec<u8>)>>,
     /// Mend what is not what it was.
     pub repair: bool,
     /// Leave out what was verified within so many milliseconds.

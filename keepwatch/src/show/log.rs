@@ -125,6 +125,10 @@ impl fmt::Display for Line<'_> {
                 write!(f, "released {place}  {}, held by", human_size(released.size))?;
                 released.copies.iter().try_for_each(|copy| write!(f, " {}", Safe::text(copy.as_str())))
             }
+            Body::Enrolled(enrolled) => {
+                let place = Place(enrolled.root.as_str(), &enrolled.path);
+                write!(f, "enrolled {place}  {}, from a backup", human_size(enrolled.size))
+            }
             Body::Other(word) => {
                 write!(f, "{:<8}", Safe::text(word).to_string())?;
                 let fields = self.0.extra.iter().flat_map(|fields| fields.iter());

@@ -62,6 +62,7 @@ pub(crate) fn name(body: &Body) -> &str {
         Body::Repaired(_) => "repaired",
         Body::Restored(_) => "restored",
         Body::Released(_) => "released",
+        Body::Enrolled(_) => "enrolled",
         Body::Other(name) => name,
         Body::Change(_) => "change",
     }
@@ -90,7 +91,8 @@ pub(crate) fn columns(body: &Body) -> Columns<'_> {
         | Body::Unsound(_)
         | Body::Repaired(_)
         | Body::Restored(_)
-        | Body::Released(_) => {
+        | Body::Released(_)
+        | Body::Enrolled(_) => {
             let path = body.fixity_place().and_then(|(_, path)| path).map(RelPath::as_bytes);
             return Columns { name: name(body), path, detail: as_journaled(body) };
         }
@@ -134,7 +136,7 @@ pub(crate) fn columns(body: &Body) -> Columns<'_> {
 }
 
 /// Acts that lie in the table as they stand in the journal.
-const JOURNALED: [&str; 13] = [
+const JOURNALED: [&str; 14] = [
     "copied",
     "trashed",
     "removed",
@@ -148,6 +150,7 @@ const JOURNALED: [&str; 13] = [
     "repaired",
     "restored",
     "released",
+    "enrolled",
 ];
 
 /// The act that was written as these columns; `None` if they are not what this program writes.

@@ -4,7 +4,7 @@ use super::dirs::is_within;
 use super::known::{FileId, Known, ROOTS, signed};
 use super::store::{Fault, Place, Stamp, Store};
 use super::tree::{Tree, size};
-use crate::model::{Change, Facts, FileType, Op, RelPath, Settled};
+use crate::model::{Change, Enrolled, Facts, FileType, Op, RelPath, Settled};
 
 /// A path, taken apart: where it leads in the live tree.
 #[derive(Clone, Copy, Debug)]
@@ -301,6 +301,37 @@ impl<S: Store> Tree<'_, S> {
         let Some(place) = self.by_inode(root, facts)?.into_iter().next() else { return Ok(None) };
         let known = self.find(place.dir, &place.name)?;
         Ok(known.map(|known| (place, known)))
+    }
+
+    /// Something in a backup was taken for another host's original: as it lies there it is a whole version. Of the backup's inode
+    /// nothing follows for the original, so the object's own number stands in its place.
+    pub(crate) fn enrolled(
+        &mut self,
+        enrolled: &Enrolled,
+        root: i64,
+        stamp: Stamp,
+    ) -> Result<Option<FileId>, Fault<S::Error>> {
+        let Some((parent, name)) = enrolled.path.split() else { return Ok(Some(FileId(root))) };
+        let dir = self.dir_or_make(root, parent, stamp)?;
+        let before = self.find(dir, name)?.and_then(|known| known.facts).filter(|facts| facts.kind == enrolled.kind);
+        let facts = Facts {
+            kind: enrolled.kind,
+            size: enrolled.size,
+            mtime_ns: enrolled.mtime_ns,
+            ctime_ns: enrolled.mtime_ns,
+            dev: 0,
+            inode: before.map_or(stamp.seq.0, |facts| facts.inode),
+            mode: enrolled.mode,
+            uid: enrolled.uid,
+            gid: enrolled.gid,
+            nlink: 1,
+            target: enrolled.target.clone(),
+        };
+        let id = self.observed(Spot { root, dir, name, path: &enrolled.path }, Some(&facts), stamp)?;
+        let Some(known) = self.find(dir, name)? else { return Ok(Some(id)) };
+        let first_seen = enrolled.created.filter(|_| known.from_seq == stamp.seq).unwrap_or(known.first_seen);
+        self.write_name(dir, name, &known, &Known { first_seen, settled_seq: stamp.seq, ..known.clone() })?;
+        Ok(Some(id))
     }
 
     /// A version is complete, if it still is the current one. Returns the object under the name.

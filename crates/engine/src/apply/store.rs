@@ -1,13 +1,20 @@
 //! What the tree asks of whatever keeps its rows.
 
 use super::known::{FileId, Known};
-use crate::model::{Facts, FileType, RootName, Seq, Timestamp};
+use crate::model::{Facts, FileType, Record, RootName, Seq, Timestamp};
 
 /// When a record was journaled: its place and its moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp {
     pub(crate) seq: Seq,
     pub(crate) at: Timestamp,
+}
+
+impl Stamp {
+    /// Of a record.
+    pub(crate) fn of(record: &Record) -> Stamp {
+        Stamp { seq: record.seq, at: record.at }
+    }
 }
 
 /// A name in a directory.

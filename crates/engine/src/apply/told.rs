@@ -22,7 +22,8 @@ pub(crate) fn places(body: &Body) -> Vec<(Option<&RootName>, Option<&RelPath>)> 
         | Body::Unsound(_)
         | Body::Repaired(_)
         | Body::Restored(_)
-        | Body::Released(_) => body.fixity_place().map(|(root, path)| (Some(root), path)).into_iter().collect(),
+        | Body::Released(_)
+        | Body::Enrolled(_) => body.fixity_place().map(|(root, path)| (Some(root), path)).into_iter().collect(),
         Body::Run(run) => vec![(Some(&run.root), Some(&run.path))],
         Body::Replica(_) | Body::Trigger(_) | Body::Other(_) => Vec::new(),
     }

@@ -171,6 +171,7 @@ fn spots_of<'r>(body: &'r Body, spots: &mut Vec<Spot<'r>>) {
         | Body::Repaired(_)
         | Body::Restored(_)
         | Body::Released(_)
+        | Body::Enrolled(_)
         | Body::Other(_) => {}
     }
 }

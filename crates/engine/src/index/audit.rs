@@ -117,7 +117,8 @@ pub(super) fn named_root(body: &Body) -> Option<&RootName> {
         | Body::Unsound(_)
         | Body::Repaired(_)
         | Body::Restored(_)
-        | Body::Released(_) => body.fixity_place().map(|(root, _)| root),
+        | Body::Released(_)
+        | Body::Enrolled(_) => body.fixity_place().map(|(root, _)| root),
         Body::Run(run) => Some(&run.root),
         Body::Replica(_) | Body::Trigger(_) | Body::Other(_) => None,
     }

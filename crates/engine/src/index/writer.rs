@@ -294,7 +294,7 @@ fn apply_one<'r>(
     halves: &mut Halves<'r>,
     record: &'r Record,
 ) -> std::result::Result<Option<FileId>, Fault<IndexError>> {
-    let stamp = Stamp { seq: record.seq, at: record.at };
+    let stamp = Stamp::of(record);
     match &record.body {
         Body::Change(change) => {
             let root = tree.root(&change.root, stamp)?;
@@ -309,6 +309,13 @@ fn apply_one<'r>(
             let root = tree.declare_root(&config.root, stamp)?;
             tree.parts().0.configure(root, config);
             Ok(None)
+        }
+        Body::Enrolled(act) => {
+            let root = match act.path.is_root() {
+                true => tree.declare_root(&act.root, stamp)?,
+                false => tree.root(&act.root, stamp)?,
+            };
+            tree.enrolled(act, root, stamp)
         }
         Body::Settled(settled) => {
             let root = tree.root(&settled.root, stamp)?;

@@ -16,6 +16,13 @@ pub(super) fn configure(db: &Connection, root: i64, config: &Config) -> rusqlite
     Ok(())
 }
 
+/// A root of another host begins, of which a backup tells.
+pub(super) fn enrol(db: &Connection, root: i64, (host, dir): &(String, Box<[u8]>)) -> rusqlite::Result<()> {
+    let mut update = db.prepare_cached("UPDATE roots SET host=?2, dir=?3 WHERE root_id=?1")?;
+    update.execute(params![root, host, &**dir])?;
+    Ok(())
+}
+
 /// Opens a gap in its root, or in each root that is watched.
 pub(super) fn open_gap(db: &Connection, gap: &Gap, root: Option<i64>, stamp: Stamp) -> rusqlite::Result<()> {
     let mut watched = db.prepare_cached("SELECT root_id FROM roots WHERE watched ORDER BY root_id")?;

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::{InventoryError, Result};
 
 /// The schema that this program writes, in SQLite's `user_version`.
-pub const SCHEMA_VERSION: i64 = 4;
+pub const SCHEMA_VERSION: i64 = 5;
 
 /// Marks the file as an inventory, in SQLite's `application_id`: "kwin".
 const APPLICATION_ID: i64 = 0x6b77_696e;

@@ -7,9 +7,11 @@ CREATE TABLE hosts (
 ) STRICT, WITHOUT ROWID;
 
 -- The counts are of names: a file with two names counts twice.
+-- A root of another host, of which a backup tells, has that host's name.
 CREATE TABLE roots (
   root_id  INTEGER PRIMARY KEY,
   name     TEXT NOT NULL UNIQUE,
+  host     TEXT,
   dir      BLOB,
   identity TEXT,
   watched  INTEGER NOT NULL,

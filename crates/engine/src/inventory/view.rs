@@ -37,6 +37,8 @@ pub struct RootRow {
     pub dir_id: DirId,
     /// Its name.
     pub name: RootName,
+    /// The host that has it, where that is another one: what a backup tells of it is known, and nobody watches it here.
+    pub host: Option<String>,
     /// Its absolute path, the last that was configured.
     pub dir: Option<Box<[u8]>>,
     /// The identity that was recorded for it last.
@@ -150,13 +152,14 @@ impl View {
     pub fn roots(&self) -> Result<Vec<RootRow>> {
         self.read(|db| {
             let mut find = db.prepare_cached(
-                "SELECT root_id, name, dir, identity, watched, files, dirs, others, bytes FROM roots ORDER BY name",
+                "SELECT root_id, name, dir, identity, watched, files, dirs, others, bytes, host FROM roots ORDER BY name",
             )?;
             let rows = find.query_map([], |row| {
                 let count = |column: usize| row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or(0));
                 Ok(RootRow {
                     dir_id: DirId(row.get(0)?),
                     name: RootName::new(row.get::<_, String>(1)?),
+                    host: row.get(9)?,
                     dir: row.get::<_, Option<Vec<u8>>>(2)?.map(Into::into),
                     identity: row.get(3)?,
                     watched: row.get(4)?,

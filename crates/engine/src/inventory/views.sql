@@ -1,7 +1,7 @@
 -- For people with the sqlite3 shell.
 
 CREATE VIEW originals AS
-SELECT (SELECT name FROM hosts) AS host,
+SELECT coalesce(r.host, (SELECT name FROM hosts)) AS host,
        r.name AS root,
        CAST(CASE WHEN d.path = x'' THEN f.name ELSE d.path || '/' || f.name END AS TEXT) AS path,
        CASE f.kind WHEN 1 THEN 'file' WHEN 2 THEN 'dir' WHEN 3 THEN 'symlink' WHEN 4 THEN 'fifo'
@@ -26,7 +26,7 @@ CREATE VIEW file_changes AS
 SELECT c.seq,
        strftime('%Y-%m-%dT%H:%M:%S', c.at_ns / 1000000000, 'unixepoch')
          || printf('.%09dZ', c.at_ns % 1000000000) AS at,
-       (SELECT name FROM hosts) AS host,
+       coalesce(r.host, (SELECT name FROM hosts)) AS host,
        CASE c.op WHEN 1 THEN 'create' WHEN 2 THEN 'modify' WHEN 3 THEN 'attrib' WHEN 4 THEN 'move' WHEN 5 THEN 'delete' END
          AS change,
        r.name AS root,

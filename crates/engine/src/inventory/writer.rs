@@ -205,7 +205,7 @@ impl<'c, 'r> Batch<'c, 'r> {
     }
 
     fn record(&mut self, record: &'r Record) -> rusqlite::Result<()> {
-        let stamp = Stamp { seq: record.seq, at: record.at };
+        let stamp = Stamp::of(record);
         match &record.body {
             Body::Change(change) => self.change(record, change, stamp)?,
             body => self.act(record, body, stamp)?,
@@ -269,7 +269,7 @@ impl<'c, 'r> Batch<'c, 'r> {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.sort_unstable_by_key(|new| (new.spot.dir, new.spot.name));
         for new in waiting.drain(..) {
-            let known = first_seen(Some(new.facts), Stamp { seq: new.record.seq, at: new.record.at });
+            let known = first_seen(Some(new.facts), Stamp::of(new.record));
             match self.tree.insert_name(new.spot.dir, new.spot.name, &known) {
                 Ok(()) => self.tree.count_in(new.spot.root, known.kind, 1, size(&known)),
                 Err(error) => {
@@ -297,11 +297,13 @@ impl<'c, 'r> Batch<'c, 'r> {
             | Body::Unsound(_)
             | Body::Repaired(_)
             | Body::Restored(_)
-            | Body::Released(_) => body.fixity_place().map(|(root, _)| root),
+            | Body::Released(_)
+            | Body::Enrolled(_) => body.fixity_place().map(|(root, _)| root),
             Body::Run(run) => Some(&run.root),
             Body::Config(_) | Body::Replica(_) | Body::Trigger(_) | Body::Other(_) | Body::Change(_) => None,
         };
         let mut root = match (named, body) {
+            (Some(name), Body::Enrolled(act)) if act.path.is_root() => Some(self.tree.declare_root(name, stamp)?),
             (Some(name), _) => Some(self.tree.root(name, stamp)?),
             (None, Body::Config(config)) => Some(self.tree.declare_root(&config.root, stamp)?),
             (None, _) => None,
@@ -329,6 +331,11 @@ impl<'c, 'r> Batch<'c, 'r> {
             Body::Run(act) => match root {
                 Some(root) => Ok(runs::stepped(db, act, root, stamp).map(|()| Some(FileId(act.file)))?),
                 None => Ok(None),
+            },
+            Body::Enrolled(act) => match (root, &act.place) {
+                (Some(root), Some(place)) if act.path.is_root() => Ok(acts::enrol(db, root, place).map(|()| None)?),
+                (Some(root), _) => tree.enrolled(act, root, stamp),
+                (None, _) => Ok(None),
             },
             Body::Trigger(config) => Ok(runs::configure(db, config, stamp).map(|()| None)?),
             Body::Replica(config) => Ok(copies::configure(db, config, stamp).map(|()| None)?),

@@ -103,6 +103,12 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// Behind this text, which ends a directory's name or is empty.
+    #[must_use]
+    pub fn behind(base: &[u8]) -> Placement {
+        Placement { base: base.to_vec() }
+    }
+
     /// Where the object goes that has this path in its root.
     #[must_use]
     pub fn place(&self, path: &RelPath) -> RelPath {

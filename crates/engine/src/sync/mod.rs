@@ -6,4 +6,5 @@ pub mod copy;
 pub mod filter;
 pub mod guards;
 pub mod layout;
+pub mod origin;
 pub mod plan;

@@ -145,6 +145,19 @@ pub struct Found {
     pub target: Option<Vec<u8>>,
 }
 
+/// What a file system says of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stated {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// When it came to be, in nanoseconds since 1970 UTC, where that is kept.
+    pub born_ns: Option<i64>,
+}
+
 /// Why a target did not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -266,6 +279,13 @@ pub trait Session: Send + Sync {
     /// # Errors
     /// [`TargetError`].
     fn meta(&self, _path: &RelPath) -> Result<Option<Meta>> {
+        Ok(None)
+    }
+    /// What the file system of a target on this machine says of an object besides; `None`: there is none.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    fn stat(&self, _path: &RelPath) -> Result<Option<Stated>> {
         Ok(None)
     }
     /// Takes an object in under a temporary name, whole, with its metadata.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Claim, Content, Found, Meta, Nature, Result, Session, Staged, Target};
+use super::{Claim, Content, Found, Meta, Nature, Result, Session, Staged, Stated, Target};
 use crate::model::{FileType, RelPath};
 
 const MINUTES_OF_DAY: u16 = 24 * 60;
@@ -225,6 +225,10 @@ impl Session for ThrottledSession {
 
     fn meta(&self, path: &RelPath) -> Result<Option<Meta>> {
         self.inner.meta(path)
+    }
+
+    fn stat(&self, path: &RelPath) -> Result<Option<Stated>> {
+        self.inner.stat(path)
     }
 
     fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {

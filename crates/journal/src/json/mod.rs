@@ -1,5 +1,6 @@
 //! JSON lines: `render` writes records, `parse` reads them, [`text`] knows the characters.
 
+mod enrolled;
 mod fixity;
 mod parse;
 mod render;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::fixity;
+use super::{enrolled, fixity};
 use crate::json::text::decode_base64;
 use crate::record::{
     Body, By, Change, Config, Copied, Evidence, Extra, Facts, Failed, FileType, Gap, GapClosed, GapReason, OldPlace,
@@ -67,6 +67,7 @@ impl<'de> Deserialize<'de> for Record {
                     }
                     "repaired" => Body::Repaired(Box::new(fixity::read_repaired(&mut map, &mut extra)?)),
                     "restored" => Body::Restored(Box::new(fixity::read_restored(&mut map, &mut extra)?)),
+                    "enrolled" => Body::Enrolled(Box::new(enrolled::read_enrolled(&mut map, &mut extra)?)),
                     "released" => Body::Released(Box::new(fixity::read_released(&mut map, &mut extra)?)),
                     other => match (Op::from_word(other), RunStep::from_word(other)) {
                         (Some(op), _) => Body::Change(read_change(op, &mut map, &mut extra)?),

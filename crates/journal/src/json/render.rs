@@ -1,6 +1,6 @@
 //! Writes records: by hand, since this is on the path of every change, and canonical: one record, one text.
 
-use super::fixity;
+use super::{enrolled, fixity};
 use crate::json::text::{push_bytes_field, push_i64, push_name, push_string, push_u64, push_value};
 use crate::record::{
     Body, By, Change, Config, Copied, Evidence, Facts, Failed, FileType, Gap, GapClosed, GapReason, Op, Proof, Record,
@@ -33,6 +33,7 @@ impl Record {
             Body::Repaired(repaired) => fixity::push_repaired(out, repaired),
             Body::Restored(restored) => fixity::push_restored(out, restored),
             Body::Released(released) => fixity::push_released(out, released),
+            Body::Enrolled(enrolled) => enrolled::push_enrolled(out, enrolled),
             Body::Other(name) => push_string(out, name),
         }
         for (name, value) in self.extra.iter().flat_map(|fields| fields.iter()) {

@@ -18,7 +18,7 @@ use crate::target::Found;
 /// Acts that are journaled together.
 const ACTS_MAX: usize = 1_024;
 /// How often it is told how far it is.
-const TELL_EVERY: Duration = Duration::from_millis(250);
+pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// By what something is taken for a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,23 @@ pub(super) fn import(
 ) -> Result<Sum, FixityError> {
     let view = View::open(&around.inventory)?;
     let place = Place::enrol(around, &view, name)?;
+    let sum = import_own(&place, &view, how, around, each)?;
+    around.tell.catch_up()?;
+    Ok(sum)
+}
+
+/// The same for the roots of this host at a place that is open.
+pub(super) fn import_own(
+    place: &Place<'_>,
+    view: &View,
+    how: How,
+    around: &Surroundings<'_>,
+    each: &mut dyn FnMut(Event) -> Result<(), FixityError>,
+) -> Result<Sum, FixityError> {
     let mut importer = Importer {
         around,
-        view: &view,
-        place: &place,
+        view,
+        place,
         how,
         each,
         sum: Sum::default(),
@@ -51,12 +64,10 @@ pub(super) fn import(
         buffer: vec![0; BUFFER_BYTES],
         parent: None,
     };
-    for root in &place.roots {
+    for root in place.roots.iter().filter(|root| root.host.is_none()) {
         importer.root(root)?;
     }
-    let sum = importer.sum;
-    around.tell.catch_up()?;
-    Ok(sum)
+    Ok(importer.sum)
 }
 
 struct Importer<'i, 's> {

@@ -7,6 +7,7 @@ mod copies;
 pub mod import;
 mod mend;
 mod originals;
+mod origins;
 mod place;
 pub mod release;
 pub mod restore;
@@ -26,6 +27,7 @@ use crate::daemon::tell::{Tell, TellError};
 use crate::fixity::verdict;
 use crate::inventory::{InventoryError, Verdict, View};
 use crate::model::{RelPath, Repaired, ReplicaName, RootName, Unsound, Unsoundness};
+use crate::sync::origin::{Map, MapError};
 use crate::target::{Limit, TargetError};
 
 /// What is verified, and how.
@@ -41,6 +43,8 @@ pub struct Job {
     pub max_age: Option<Duration>,
     /// Copies that are not known yet are looked for first, and taken for what they are.
     pub import: Option<import::How>,
+    /// And what lies there of other hosts is taken for their originals, by these maps.
+    pub origins: Option<Vec<Map>>,
     /// It goes on by itself: the oldest first, and nothing is looked for that is not known.
     pub is_scrubbing: bool,
     /// The medium is read, not the page cache.
@@ -76,6 +80,9 @@ pub struct Sum {
     pub unmended: u64,
     /// Things at a replica that were taken for copies because their size and mtime fit.
     pub presumed: u64,
+    /// Files that were taken for originals of other hosts.
+    #[serde(default)]
+    pub enrolled: u64,
     /// Copies of which no hash is known to hold them against.
     pub unknown: u64,
 }
@@ -160,6 +167,12 @@ pub enum FixityError {
     /// It was never reached.
     #[error("replica `{0}` was never reached: there is nothing at it to look at; see `keepwatch replica list`")]
     NeverReached(ReplicaName),
+    /// Maps that leave in doubt whose something is.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// What is asked for contradicts what is there or configured.
+    #[error("{0}")]
+    Refused(String),
     /// A replica cannot be used as it is configured.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -206,9 +219,12 @@ pub enum TroubleKind {
 impl From<FixityError> for FixityTrouble {
     fn from(error: FixityError) -> Self {
         let kind = match &error {
-            FixityError::NoRoot(_) | FixityError::NoReplica(_) | FixityError::Nothing(_) | FixityError::Settings(_) => {
-                TroubleKind::Asked
-            }
+            FixityError::NoRoot(_)
+            | FixityError::NoReplica(_)
+            | FixityError::Nothing(_)
+            | FixityError::Map(_)
+            | FixityError::Refused(_)
+            | FixityError::Settings(_) => TroubleKind::Asked,
             FixityError::Absent { .. }
             | FixityError::NeverReached(_)
             | FixityError::Stopped
@@ -232,7 +248,10 @@ pub fn verify(
     // What happened before is known, and what is found is known when it is over.
     around.tell.catch_up()?;
     if let (Some(replica), Some(how)) = (&job.replica, job.import) {
-        return import::import(replica, how, around, each);
+        return match &job.origins {
+            Some(maps) => origins::import(replica, how, maps, around, each),
+            None => import::import(replica, how, around, each),
+        };
     }
     let sum = match &job.replica {
         Some(replica) => copies::verify(replica, job, around, each)?,

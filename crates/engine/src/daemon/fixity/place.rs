@@ -1,6 +1,6 @@
 //! A replica as those see it who look at it besides its keeper.
 
-use super::{FixityError, Surroundings};
+use super::{FixityError, Surroundings, origins};
 use crate::daemon::replicate::{ReplicaSettings, placements};
 use crate::inventory::{DirId, ReplicaRow, View};
 use crate::model::{Body, RelPath, Replica, ReplicaName, RootName};
@@ -19,6 +19,8 @@ pub(super) struct Place<'s> {
 #[derive(Clone, Debug)]
 pub(super) struct PlacedRoot {
     pub(super) name: RootName,
+    /// The host whose it is, where that is another one.
+    pub(super) host: Option<String>,
     pub(super) dir: DirId,
     pub(super) placement: Placement,
 }
@@ -41,7 +43,12 @@ impl<'s> Place<'s> {
         let mut roots = Vec::new();
         for (name, placement, _) in placements(settings, &around.host)? {
             if let Some(dir) = view.root_dir(&name)? {
-                roots.push(PlacedRoot { name, dir, placement });
+                roots.push(PlacedRoot { name, host: None, dir, placement });
+            }
+        }
+        for known in view.roots()?.into_iter().filter(|known| known.host.is_some()) {
+            if let Some(placement) = row.roots.get(known.name.as_str()).and_then(|print| origins::placement(print)) {
+                roots.push(PlacedRoot { name: known.name, host: known.host, dir: known.dir_id, placement });
             }
         }
         Ok(Place { settings, row, session, roots })

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Advice, AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{Advice, AtFlags, Dir, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::LocalTarget;
@@ -18,7 +18,7 @@ use crate::beneath::open_beneath;
 use crate::model::{FileType, RelPath};
 use crate::target::attributes::{meta_of, xattrs};
 use crate::target::{
-    Content, Found, Meta, Result, STAGING, Session, Staged, TargetError, is_own, numbered_name, shown,
+    Content, Found, Meta, Result, STAGING, Session, Staged, Stated, TargetError, is_own, numbered_name, shown,
 };
 
 /// Directories whose descriptors are held; beyond, all are closed and opened again.
@@ -254,6 +254,21 @@ impl Session for LocalSession {
         // Whoever reads a copy wants to know what is on the medium; what is not written yet stays in the cache.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         Ok(Box::new(File::from(file)))
+    }
+
+    fn stat(&self, path: &RelPath) -> Result<Option<Stated>> {
+        let (dir, name) = self.parent(path, false)?;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let found = rustix::fs::statx(&*dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted);
+        let found = found.map_err(io("read the attributes of", path))?;
+        let has_birth = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
+        let (seconds, nanos) = (found.stx_btime.tv_sec, i64::from(found.stx_btime.tv_nsec));
+        Ok(Some(Stated {
+            mode: u32::from(found.stx_mode) & 0o7777,
+            uid: found.stx_uid,
+            gid: found.stx_gid,
+            born_ns: has_birth.then(|| seconds.saturating_mul(1_000_000_000).saturating_add(nanos)),
+        }))
     }
 
     fn meta(&self, path: &RelPath) -> Result<Option<Meta>> {
