@@ -166,13 +166,25 @@ fn many(base: &Path) {
     assert_eq!(finished.len(), workers * members);
     recover(base, LIMITS);
     assert_all_there(base, &finished, false);
+    let mut told = 0;
     for entry in std::fs::read_dir(base).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|ending| ending == "zip") {
             assert_program_accepts("unzip", &["-tqq"], &path);
             assert_program_accepts("7zz", &["t"], &path);
+            told += headers_told(&path);
         }
     }
+    assert_eq!(told, finished.len());
+}
+
+/// How many members zipdetails(1) finds by reading the file from front to back.
+fn headers_told(archive: &Path) -> usize {
+    let output = Command::new("zipdetails").arg(archive).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!text.contains("Unexpected") && !text.contains("ERROR"), "{archive:?}");
+    text.lines().filter(|line| line.contains("LOCAL HEADER #")).count()
 }
 
 #[test]

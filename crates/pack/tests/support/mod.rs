@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub, missing_docs)]
 
 pub mod faults;
+pub mod hostile;
 pub mod powercut;
 
 use std::collections::BTreeMap;
@@ -32,14 +33,14 @@ pub fn skipped(test: &str, why: &str) {
 
 /// An empty base.
 pub fn base() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("pack base \"").tempdir().unwrap()
+    tempfile::Builder::new().prefix("pack base \"'").tempdir().unwrap()
 }
 
 /// An empty base where syncing costs nothing, for tests that sync thousands of times.
 pub fn fast_base() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let mut builder = tempfile::Builder::new();
-    builder.prefix("pack base \"");
+    builder.prefix("pack base \"'");
     if memory.is_dir() { builder.tempdir_in(memory).unwrap() } else { builder.tempdir().unwrap() }
 }
 
