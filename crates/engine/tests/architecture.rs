@@ -20,7 +20,7 @@ const ENGINE: &[(&str, &[&str])] = &[
     ("target", &["beneath", "clock", "model"]),
     ("fixity", &["beneath", "model", "target"]),
     ("sync", &["beneath", "clock", "model", "target"]),
-    ("trigger", &["model", "processes"]),
+    ("trigger", &["beneath", "model", "processes"]),
     (
         "daemon",
         &[
@@ -86,6 +86,7 @@ const NO_IO: &[&str] = &[
     "crates/engine/src/sync/layout.rs",
     "crates/engine/src/sync/origin.rs",
     "crates/engine/src/sync/plan.rs",
+    "crates/engine/src/trigger/claim/token.rs",
     "crates/engine/src/trigger/rules.rs",
     "crates/engine/src/watch/rename.rs",
     "crates/engine/src/watch/settle.rs",

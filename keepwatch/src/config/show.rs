@@ -211,6 +211,10 @@ impl Lister<'_> {
             Some(Then::Delete) => self.add(&section, "then", "delete"),
             None => {}
         }
+        self.add(&section, "claim", trigger.claim);
+        if trigger.claim {
+            self.add(&section, "claim_timeout", format_duration(trigger.claim_timeout));
+        }
         self.add(&section, "ignore_own", trigger.ignore_own);
         self.add(&section, "hash", trigger.hash);
     }

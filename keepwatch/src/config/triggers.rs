@@ -21,6 +21,10 @@ use crate::error::CommandError;
 const RETRIES: u64 = 5;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(3600);
+/// Clients of network file systems believe in what they have seen for up to 30 s.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
+/// Signs of life that come more often would be all that a folder is used for.
+const CLAIM_TIMEOUT_MIN: Duration = Duration::from_secs(3);
 const CONCURRENCY: u64 = 4;
 /// More processes at the same time gain nothing on any machine.
 const CONCURRENCY_MAX: u64 = 1024;
@@ -58,6 +62,8 @@ pub struct RawTrigger {
     existing: Option<Sourced<Existing>>,
     after: Option<Sourced<String>>,
     then: Option<Sourced<Then>>,
+    claim: Option<Sourced<bool>>,
+    claim_timeout: Option<Sourced<Duration>>,
     ignore_own: Option<Sourced<bool>>,
     hash: Option<Sourced<bool>>,
 }
@@ -83,6 +89,10 @@ pub struct TriggerSpec {
     pub after: Option<String>,
     /// What becomes of the file afterwards.
     pub then: Option<Then>,
+    /// Whether of several hosts with the same folder one runs.
+    pub claim: bool,
+    /// After how long a silence another host is held to be over.
+    pub claim_timeout: Duration,
     /// Whether what its own commands write is left alone.
     pub ignore_own: bool,
     /// Whether the command is told the SHA-256.
@@ -112,6 +122,8 @@ impl TriggerSpec {
             existing: Existing::default(),
             after: None,
             then: None,
+            claim: false,
+            claim_timeout: CLAIM_TIMEOUT,
             ignore_own: true,
             hash: false,
             missing: None,
@@ -136,6 +148,7 @@ impl TriggerSpec {
             existing: self.existing,
             after: self.after.as_deref().map(ReplicaName::new),
             then: self.then.clone(),
+            claim: self.claim.then_some(self.claim_timeout),
             ignore_own: self.ignore_own,
             hash: self.hash,
             // This very program, even where its file was replaced since.
@@ -251,6 +264,8 @@ impl RawTrigger {
             existing: table.parsed("existing", problems, existing),
             after: table.parsed("after", problems, parse_after),
             then: table.parsed("then", problems, parse_then),
+            claim: table.boolean("claim", problems),
+            claim_timeout: table.duration("claim_timeout", problems),
             ignore_own: table.boolean("ignore_own", problems),
             hash: table.boolean("hash", problems),
         };
@@ -347,6 +362,16 @@ impl RawTrigger {
             let hint = "remove one of them".to_owned();
             wrong(&concurrency.origin, "with `ordered` one command runs at a time".to_owned(), Some(hint));
         }
+        if let (Some(ordered), Some(claim)) = (&self.ordered, &self.claim)
+            && ordered.value
+            && claim.value
+        {
+            let hint = "remove one of them".to_owned();
+            wrong(&claim.origin, "with `claim` several hosts run at a time, and in no order".to_owned(), Some(hint));
+        }
+        if let Some(timeout) = self.claim_timeout.as_ref().filter(|timeout| timeout.value < CLAIM_TIMEOUT_MIN) {
+            wrong(&timeout.origin, format!("`claim_timeout` must be at least {CLAIM_TIMEOUT_MIN:?}"), None);
+        }
         take.or(&key("name"), Some(name.clone()), String::new());
         take.or(&key("command"), Some(command), Vec::new());
         spec.roots = take.or(&key("roots"), self.roots, Vec::new());
@@ -373,6 +398,8 @@ impl RawTrigger {
         spec.existing = take.or(&key("existing"), self.existing, spec.existing);
         spec.after = take.or(&key("after"), self.after.map(|name| name.map(Some)), None);
         spec.then = take.or(&key("then"), self.then.map(|then| then.map(Some)), None);
+        spec.claim = take.or(&key("claim"), self.claim, false);
+        spec.claim_timeout = take.or(&key("claim_timeout"), self.claim_timeout, CLAIM_TIMEOUT);
         spec.ignore_own = take.or(&key("ignore_own"), self.ignore_own, spec.ignore_own);
         spec.hash = take.or(&key("hash"), self.hash, false);
         Some(spec)

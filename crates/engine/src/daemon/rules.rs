@@ -8,6 +8,8 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use keepwatch_journal::RelPath;
 
+use crate::trigger::claim::CLAIMS_DIR;
+
 /// Names of files that their writers will still rename or add to.
 const UNFINISHED: &[&str] =
     &["*.part", "*.tmp", "*.temp", "*.partial", "*.filepart", "*.crdownload", "*.download", ".#*", "~$*", ".~lock.*#"];
@@ -36,7 +38,7 @@ impl Rules {
     ///
     /// # Errors
     /// [`BadPattern`] names the one that cannot be read.
-    pub fn new(ignore: &[String], own: Vec<RelPath>, unfinished: &[String]) -> Result<Self, BadPattern> {
+    pub fn new(ignore: &[String], mut own: Vec<RelPath>, unfinished: &[String]) -> Result<Self, BadPattern> {
         let bad = |pattern: &str, reason: &dyn std::fmt::Display| BadPattern {
             pattern: pattern.to_owned(),
             reason: reason.to_string(),
@@ -54,6 +56,7 @@ impl Rules {
             names.add(Glob::new(pattern).map_err(|error| bad(pattern, &error))?);
         }
         let unfinished = names.build().map_err(|error| bad("*", &error))?;
+        own.push(RelPath::ROOT.join(CLAIMS_DIR.as_bytes()));
         Ok(Rules { ignore, own, unfinished })
     }
 
@@ -111,6 +114,7 @@ mod tests {
         assert!(rules.leave_out(&path("a/.Trash/deep/file"), false));
         assert!(rules.leave_out(&path("state/journal/x"), false));
         assert!(!rules.leave_out(&path("stately"), false));
+        assert!(rules.leave_out(&path(".keepwatch-claims/t/slots"), true));
         assert!(!rules.leave_out(&RelPath::ROOT, true));
     }
 

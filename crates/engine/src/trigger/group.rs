@@ -100,15 +100,15 @@ pub fn end_group(process: &RunProcess) -> bool {
 }
 
 /// Whether a group that is there is the one that is meant. Its number is given to no new process as long as it has members; where
-/// the leader is gone one of them must know the key.
+/// the leader is gone one of them must have been told of it.
 fn is_ours(process: &RunProcess) -> bool {
     if let Some(leader) = Process::look(process.group) {
         return leader.born == process.born;
     }
-    let key = format!("KEEPWATCH_KEY={}", process.key);
-    let knows_key = |pid: u32| {
+    let run = format!("KEEPWATCH_RUN={}.{}", process.group, process.born);
+    let knows_run = |pid: u32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == key.as_bytes())
+        environment.split(|byte| *byte == 0).any(|variable| variable == run.as_bytes())
     };
-    processes::all().is_ok_and(|mut all| all.any(|pid| is_of_group(pid, process.group) && knows_key(pid)))
+    processes::all().is_ok_and(|mut all| all.any(|pid| is_of_group(pid, process.group) && knows_run(pid)))
 }

@@ -1,7 +1,9 @@
 //! Triggers: which files a command is run for, what it is told, and running it.
 //!
-//! `rules` and `words` decide and are pure; `group` and `run` have to do with processes. Who is due when is the daemon's to say.
+//! `rules` and `words` decide and are pure; `group` and `run` have to do with processes, `claim` with other hosts. Who is due when
+//! is the daemon's to say.
 
+pub mod claim;
 mod group;
 mod output;
 mod rules;

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -47,7 +46,7 @@ pub struct Order {
 pub struct Finish {
     /// `None`: it was fine. Else why it was not, for people.
     pub why: Option<String>,
-    /// It was not the command's fault: the service is to end.
+    /// It was not the command's fault: it was to end.
     pub is_cut: bool,
     /// What it said.
     pub stdout: Output,
@@ -57,19 +56,19 @@ pub struct Finish {
     pub took: Duration,
 }
 
-/// Runs a command to its end, or to that of its time, or until `stop`. Whatever is not fine ends with its whole process group
+/// Runs a command to its end, or to that of its time, or until it is to end. Whatever is not fine ends with its whole process group
 /// killed, leader too.
 #[must_use]
-pub fn run(order: Order, stop: &AtomicBool) -> Finish {
+pub fn run(order: Order, is_to_end: impl Fn() -> bool) -> Finish {
     let begun = Instant::now();
     let group = order.process_group;
     let mut watched = Watched { stdout: Output::default(), stderr: Output::default() };
-    let ended = watched.run(order, stop);
+    let ended = watched.run(order, &is_to_end);
     let (why, is_cut) = match ended {
         Ok(End::Status(status)) if status.success() => (None, false),
         Ok(End::Status(status)) => (Some(told_status(status, &watched)), false),
         Ok(End::Late(timeout)) => (Some(format!("it took longer than {timeout:?} and was ended")), false),
-        Ok(End::Stopped) => (Some("it was ended with the service".to_owned()), true),
+        Ok(End::Stopped) => (Some("it was ended from here".to_owned()), true),
         Err(error) => (Some(error), false),
     };
     if why.is_some() {
@@ -103,7 +102,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn run(&mut self, order: Order, stop: &AtomicBool) -> Result<End, String> {
+    fn run(&mut self, order: Order, is_to_end: &dyn Fn() -> bool) -> Result<End, String> {
         let (program, args) = order.words.split_first().ok_or("there is no command")?;
         let mut command = Command::new(program);
         command.args(args).env_clear().envs(order.environment).current_dir(&order.dir);
@@ -119,10 +118,16 @@ impl Watched {
         let shown = || program.to_string_lossy();
         let child = command.spawn().map_err(|error| format!("{} cannot be started: {error}", shown()))?;
         drop(command);
-        self.watch(child, order.process_group, order.timeout, stop).map_err(|error| error.to_string())
+        self.watch(child, order.process_group, order.timeout, is_to_end).map_err(|error| error.to_string())
     }
 
-    fn watch(&mut self, mut child: Child, group: Pid, timeout: Duration, stop: &AtomicBool) -> io::Result<End> {
+    fn watch(
+        &mut self,
+        mut child: Child,
+        group: Pid,
+        timeout: Duration,
+        is_to_end: &dyn Fn() -> bool,
+    ) -> io::Result<End> {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         let end = pidfd_open(pid, PidfdFlags::empty())?;
         let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
@@ -155,7 +160,7 @@ impl Watched {
             let now = Instant::now();
             let kill = ending.as_ref().map(|(_, kill)| *kill);
             match kill {
-                None if stop.load(Ordering::Acquire) => ending = Some((End::Stopped, now + TERM_WAIT)),
+                None if is_to_end() => ending = Some((End::Stopped, now + TERM_WAIT)),
                 None if now >= begun + timeout => ending = Some((End::Late(timeout), now + TERM_WAIT)),
                 None => continue,
                 Some(kill) if now >= kill => {

@@ -266,6 +266,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             },
             None => (at, Vec::new().into()),
         };
+        if self.left_out(&at, &name, true) {
+            return Ok(());
+        }
         let told = self.recent.get(&(facts.dev, facts.inode)).map(|told| (told.facts.clone(), told.spot.clone()));
         let spot = Spot { dir: at.no, name: (*name).into() };
         if told.as_ref().is_some_and(|(told, at)| is_dir(told) && *at != spot) {

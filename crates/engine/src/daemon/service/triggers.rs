@@ -54,6 +54,7 @@ impl Service {
                 inventory: self.state.inventory(),
                 journal: self.state.journal(),
                 state: self.state.path().to_owned(),
+                identity: (self.state.identity().host_id.clone(), self.state.identity().host.clone()),
                 disk: Arc::clone(&self.disk),
                 tail: self.sequencer.ledger.writer().tail(),
                 progress: Arc::clone(&self.progress),

@@ -63,6 +63,7 @@ impl Worker {
                 let root = self.settings.roots[waiting.root].0.clone();
                 if is_within(place, &root, &waiting.path) {
                     self.queue.remove(waiting.file)?;
+                    self.let_go(&waiting)?;
                     let about = (waiting.file, waiting.version);
                     self.acts.push(self.step(RunStep::Ran, waiting.root, &waiting.path, about, Some("skipped")));
                     skipped += 1;

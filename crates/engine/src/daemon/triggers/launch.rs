@@ -7,10 +7,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
+use super::claims::Held;
 use super::queue::{Said, Waiting};
 use super::{Trouble, Worker, now};
 use crate::beneath::open_path;
@@ -33,11 +35,13 @@ pub(super) struct Item {
     pub(super) mtime_ns: i64,
     pub(super) inode: u64,
     pub(super) sha256: Option<[u8; 32]>,
+    /// As what it is this host's, where others may run for it.
+    pub(super) held: Option<Held>,
 }
 
 impl Item {
     pub(super) fn new(waiting: Waiting, key: String, facts: &Facts, sha256: Option<[u8; 32]>) -> Item {
-        Item { waiting, key, size: facts.size, mtime_ns: facts.mtime_ns, inode: facts.inode, sha256 }
+        Item { waiting, key, size: facts.size, mtime_ns: facts.mtime_ns, inode: facts.inode, sha256, held: None }
     }
 }
 
@@ -139,13 +143,16 @@ impl Worker {
         self.queue.remove(waiting.file)?;
         let name = &self.settings.roots[waiting.root].0;
         let known = self.view.at_path(name, &waiting.path)?.filter(|known| known.file_id.0 == waiting.file);
-        let Some(known) = known else { return Ok(None) };
         // Another version, or one that was not known to be written: its record is on its way.
-        let Some(facts) = known.facts.filter(|_| known.version_seq == waiting.version) else { return Ok(None) };
+        let known = known.filter(|known| known.version_seq == waiting.version);
+        let Some((known, facts)) = known.and_then(|known| known.facts.clone().map(|facts| (known, facts))) else {
+            self.let_go(&waiting)?;
+            return Ok(None);
+        };
         let key = self.key(waiting.file, waiting.version);
         let item = Item::new(waiting, key, &facts, known.sha256);
         match self.sight(&item, tops) {
-            Sight::Same => Ok(Some(item)),
+            Sight::Same => self.claimed(item),
             Sight::Changed => {
                 let due_ms = self.now_ms() + AGAIN_MS;
                 self.queue.put(&Waiting { due_ms, ..item.waiting })?;
@@ -161,6 +168,12 @@ impl Worker {
             Some(_) => Sight::Same,
             None => Sight::Changed,
         }
+    }
+
+    /// Whether the file is what is meant, as far as a server is asked.
+    pub(super) fn is_same_now(&self, item: &Item) -> bool {
+        let top = open_top(&self.settings.roots[item.waiting.root].1);
+        top.is_some_and(|top| open_file(top.as_fd(), item, OFlags::PATH).is_some())
     }
 
     /// A process group for a command.
@@ -189,12 +202,16 @@ impl Worker {
         let number = self.next_run;
         self.next_run += 1;
         let (settings, understood) = (Arc::clone(&self.settings), Arc::clone(&self.understood));
-        let (done, stop, process_group) = (self.finished.0.clone(), Arc::clone(&self.around.stop), group.pid());
+        let (done, stop) = (self.finished.0.clone(), Arc::clone(&self.around.stop));
+        let pulses = self.pulses(&items);
+        let process = (group.pid(), format!("{}.{}", group.id(), group.born()));
         let told = items.clone();
         self.running.insert(number, Running { items, group });
         let spawned = std::thread::Builder::new().name("trigger-run".to_owned()).spawn(move || {
-            let finish = match order(&settings, &understood, &told, process_group) {
-                Ok(order) => run(order, &stop),
+            // What others may take over is not to be run for here any more.
+            let is_to_end = || stop.load(Ordering::Acquire) || !pulses.iter().all(|pulse| pulse.is_sure());
+            let finish = match order(&settings, &understood, &told, process) {
+                Ok(order) => run(order, is_to_end),
                 Err(why) => failed(why),
             };
             let _ = done.send(Done { run: number, finish });
@@ -227,21 +244,21 @@ impl Worker {
         let count = items.len() as u64;
         let why = finish.why.unwrap_or_default();
         for item in items {
+            if why.is_empty() && item.held.is_some() {
+                self.concluding.push(item);
+                continue;
+            }
             self.busy.remove(&item.waiting);
-            let Waiting { root, path, file, version, .. } = &item.waiting;
             if why.is_empty() {
-                self.acts.push(self.step(RunStep::Ran, *root, path, (*file, *version), None));
-                if self.settings.then.is_some() {
-                    self.leaving.push(item);
-                }
+                self.done_with(item);
             } else if !finish.is_cut {
-                self.failed(item.waiting, &why)?;
+                self.failed(item, &why)?;
+            } else if !self.is_stopped() {
+                self.ask_later(item.waiting)?;
             }
         }
         self.settings.meter.change(|reading| {
-            if why.is_empty() {
-                reading.done += count;
-            } else if !finish.is_cut {
+            if !why.is_empty() && !finish.is_cut {
                 reading.failed += count;
                 reading.last_error = Some((now(), why));
             }
@@ -249,20 +266,34 @@ impl Worker {
         Ok(())
     }
 
+    /// A version is done.
+    pub(super) fn done_with(&mut self, item: Item) {
+        let Waiting { root, path, file, version, .. } = &item.waiting;
+        self.acts.push(self.step(RunStep::Ran, *root, path, (*file, *version), None));
+        self.settings.meter.change(|reading| reading.done += 1);
+        if self.settings.then.is_some() {
+            self.leaving.push(item);
+        }
+    }
+
     /// An attempt failed: another follows, or none.
-    fn failed(&mut self, mut waiting: Waiting, why: &str) -> Result<(), Trouble> {
-        waiting.attempts += 1;
+    fn failed(&mut self, mut item: Item, why: &str) -> Result<(), Trouble> {
+        item.waiting.attempts += 1;
+        let waiting = &mut item.waiting;
         let shown = String::from_utf8_lossy(waiting.path.as_bytes()).escape_debug().to_string();
         if waiting.attempts > self.settings.pace.retries {
             tracing::error!(trigger = %self.settings.name, path = shown, attempts = waiting.attempts, why, "given up");
-            let Waiting { root, path, file, version, .. } = &waiting;
+            if !self.given_up(&item)? {
+                return self.ask_later(item.waiting);
+            }
+            let Waiting { root, path, file, version, .. } = &item.waiting;
             self.acts.push(self.step(RunStep::Dead, *root, path, (*file, *version), Some(why)));
             return Ok(());
         }
         tracing::warn!(trigger = %self.settings.name, path = shown, attempts = waiting.attempts, why, "tried again later");
         let wait = self.settings.pace.wait_after(waiting.attempts);
         waiting.due_ms = self.now_ms() + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX / 4);
-        Ok(self.queue.put(&waiting)?)
+        Ok(self.queue.put(&item.waiting)?)
     }
 
     fn keep_output(&mut self, items: &[Item], finish: &Finish) -> Result<(), Trouble> {
@@ -306,9 +337,9 @@ pub(super) struct Busy {
 }
 
 impl Busy {
-    pub(super) fn of<'r>(running: impl Iterator<Item = &'r Running>) -> Busy {
+    pub(super) fn of<'r>(items: impl Iterator<Item = &'r Item>) -> Busy {
         let mut busy = Busy::default();
-        running.flat_map(|running| &running.items).for_each(|item| busy.add(&item.waiting));
+        items.for_each(|item| busy.add(&item.waiting));
         busy
     }
 
@@ -321,7 +352,7 @@ impl Busy {
         self.paths.insert((waiting.root, waiting.path.clone()));
     }
 
-    fn remove(&mut self, waiting: &Waiting) {
+    pub(super) fn remove(&mut self, waiting: &Waiting) {
         self.files.remove(&waiting.file);
         self.paths.remove(&(waiting.root, waiting.path.clone()));
     }
@@ -384,7 +415,7 @@ fn order(
     settings: &super::TriggerSettings,
     understood: &super::Understood,
     items: &[Item],
-    process_group: rustix::process::Pid,
+    (process_group, process): (rustix::process::Pid, String),
 ) -> Result<Order, String> {
     let first = items.first().ok_or("there is no file")?;
     let (root, top) = &settings.roots[first.waiting.root];
@@ -402,8 +433,10 @@ fn order(
     };
     let mut environment = settings.run_as.environment.clone();
     environment.push((OsString::from("KEEPWATCH_TRIGGER"), settings.name.as_str().into()));
+    // By which what is left of a run is found when its leader is gone.
+    environment.push((OsString::from("KEEPWATCH_RUN"), process.into()));
     let input = if settings.pace.batch.is_some() {
-        // The key is that of the first file, by which a batch that is cut is found; a path stands on the standard input only.
+        // The key is that of the first file; a path stands on the standard input only.
         environment.push((OsString::from("KEEPWATCH_KEY"), first.key.as_str().into()));
         Some(listed(settings, items).map_err(|error| format!("the paths cannot be handed on: {error}"))?)
     } else {

@@ -6,6 +6,7 @@
 //! applied to the inventory like everything else.
 
 mod answer;
+mod claims;
 mod launch;
 mod look;
 mod meter;
@@ -35,6 +36,7 @@ pub use meter::{Meter, Reading};
 pub use queue::{Said, queue_of, said};
 pub use settings::{Asked, Existing, Pace, RunAs, Then, TriggerError, TriggerSettings, Wish};
 
+use claims::Claims;
 use launch::{Busy, Done, Item, Running};
 use queue::Queue;
 use settings::Understood;
@@ -59,6 +61,8 @@ pub(super) struct Surroundings {
     pub(super) journal: PathBuf,
     /// The state directory.
     pub(super) state: PathBuf,
+    /// The id of the state, and the host's name.
+    pub(super) identity: (String, String),
     pub(super) disk: Arc<dyn Disk>,
     pub(super) tail: Arc<Tail>,
     pub(super) progress: Arc<Progress>,
@@ -77,6 +81,8 @@ pub(super) enum Trouble {
     Inventory(#[from] InventoryError),
     #[error("the journal cannot be read: {0}")]
     Journal(#[from] ReadError),
+    #[error("the claims in the shared folder cannot be used: {0}")]
+    Claims(String),
     #[error("the trigger's queue: {0}")]
     Queue(#[from] rusqlite::Error),
     #[error("the inventory does not follow the journal")]
@@ -88,6 +94,12 @@ pub(super) enum Trouble {
     /// It is to end.
     #[error("stopped")]
     Stopped,
+}
+
+impl From<std::io::Error> for Trouble {
+    fn from(error: std::io::Error) -> Self {
+        Trouble::Claims(error.to_string())
+    }
 }
 
 /// A trigger's thread.
@@ -112,6 +124,10 @@ pub(super) struct Worker {
     /// The process groups in which its commands ran lately.
     own: look::Own,
     finished: (Sender<Done>, Receiver<Done>),
+    /// Where other hosts may run for the same files.
+    claims: Option<Claims>,
+    /// Items whose command was fine, of which other hosts are to be told.
+    concluding: Vec<Item>,
     /// Files that are done with, to be moved or deleted once that is on disk.
     leaving: Vec<Item>,
     /// Acts that are to be journaled.
@@ -126,7 +142,11 @@ impl Worker {
         let view = View::open(&around.inventory).map_err(|error| error.to_string())?;
         let queue = Queue::open(&queue_of(&around.state, settings.name.as_str()))
             .map_err(|error| format!("its queue cannot be opened: {error}"))?;
+        let (state, host) = &around.identity;
+        let claims = settings.claim.map(|timeout| Claims::start(&settings, timeout, state, host));
         Ok(Worker {
+            claims,
+            concluding: Vec::new(),
             settings: Arc::new(settings),
             understood: Arc::new(understood),
             around,
@@ -180,6 +200,7 @@ impl Worker {
                 break;
             }
         }
+        let _ = self.conclude();
         let _ = self.queue.end();
         let _ = self.tell();
         self.settings.meter.change(|reading| reading.is_following = false);
@@ -207,7 +228,7 @@ impl Worker {
 
     fn work(&mut self) -> Result<(), Trouble> {
         self.queue.clear()?;
-        self.busy = Busy::of(self.running.values());
+        self.busy = Busy::of(self.running.values().flat_map(|running| &running.items).chain(&self.concluding));
         self.wait_for_scans()?;
         self.configure()?;
         self.end_survivors()?;
@@ -241,6 +262,7 @@ impl Worker {
             let has_finished = !finished.is_empty();
             self.queue.begin()?;
             finished.into_iter().try_for_each(|done| self.ended(done))?;
+            self.conclude()?;
             let was_asked = self.answer()?;
             let has_launched = self.launch()?;
             self.leave()?;
@@ -351,13 +373,12 @@ impl Worker {
             let cut = self.view.runs_after(self.id, RunState::Started, after, CUT_PAGE)?;
             for row in &cut {
                 after = row.file_id;
-                let Some(mut process) = row.process.clone() else { continue };
+                let Some(process) = &row.process else { continue };
                 if !ended.insert((process.group, process.born)) {
                     continue;
                 }
-                process.key = self.key(row.file_id.0, row.version);
                 self.own.add_group(process.group);
-                if !end_group(&process) {
+                if !end_group(process) {
                     return Err(Trouble::Survivor(process.group));
                 }
             }

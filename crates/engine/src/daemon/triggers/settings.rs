@@ -110,6 +110,8 @@ pub struct TriggerSettings {
     pub after: Option<ReplicaName>,
     /// What becomes of the file afterwards.
     pub then: Option<Then>,
+    /// Whether other hosts watch the same folders, and of all of them one runs: after how long a silence one is held to be over.
+    pub claim: Option<Duration>,
     /// Whether what its own commands write is left alone.
     pub ignore_own: bool,
     /// Whether the command is told the SHA-256, even if no argument asks for it.
