@@ -275,6 +275,7 @@ fn shown(status: engine::Status, state_dir: &std::path::Path, uptime_s: u64) -> 
         roots,
         replicas,
         triggers,
+        packs: Vec::new(),
         journal: Journal {
             id: status.journal.id,
             seq: status.journal.seq,
@@ -462,6 +463,7 @@ pub fn without_service(
         roots,
         replicas,
         triggers,
+        packs: Vec::new(),
         journal: Journal {
             id: cursor.map(|cursor| cursor.journal.to_string()).unwrap_or_default(),
             seq,

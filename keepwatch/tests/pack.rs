@@ -83,6 +83,13 @@ fn what_is_wrong_is_said_by_word_and_exit_code() {
     assert_eq!(ok(base.path(), &["cat", "ar.zip/x"], b""), "content");
 }
 
+/// What `keepwatch status` says of the first base; its exit code must be this one.
+fn pack_status(keepwatch: &Keepwatch, code: i32) -> serde_json::Value {
+    let output = keepwatch.ask(&["status", "--json"]);
+    assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stdout));
+    serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["packs"][0].clone()
+}
+
 #[test]
 fn the_service_packs_what_is_staged() {
     let dir = tempfile::tempdir().unwrap();
@@ -98,5 +105,20 @@ fn the_service_packs_what_is_staged() {
     let listed = keepwatch.listed();
     assert!(listed.keys().all(|path| !path.starts_with(b"packs/.keepwatch-pack/")), "what is staged is no original");
     assert!(keepwatch.log_text().contains("packed"));
+    wait_for("nothing is staged", || pack_status(&keepwatch, 0)["staged"] == 0);
+    fs::write(base.join(".keepwatch-pack/garbage.closed"), "garbage").unwrap();
+    wait_for("it is in quarantine", || base.join(".keepwatch-pack/quarantine/garbage.closed.reason").exists());
+    wait_for("it is let go", || fs::read_dir(base.join(".keepwatch-pack/work")).unwrap().count() == 0);
+    let seen = pack_status(&keepwatch, 1);
+    assert_eq!((&seen["name"], &seen["quarantined"], &seen["torn"]), (&"logs".into(), &1.into(), &0.into()));
+    assert_eq!(seen["base"], base.to_str().unwrap());
     keepwatch.stop();
+    // Without the service too; here nobody packs it.
+    fs::remove_dir_all(base.join(".keepwatch-pack/quarantine")).unwrap();
+    ok(&base, &["put", "logs.zip/y"], &[b'y'; 1000]);
+    let seen = pack_status(&keepwatch, 0);
+    assert_eq!((&seen["staged"], &seen["error"]), (&1.into(), &serde_json::Value::Null));
+    assert!(seen["staged_bytes"].as_u64() > Some(1000) && seen["oldest_s"].as_u64() < Some(100), "{seen}");
+    fs::remove_dir_all(&base).unwrap();
+    assert!(pack_status(&keepwatch, 1)["error"].is_string());
 }

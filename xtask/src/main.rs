@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         }
         ["test"] => test::run(),
         ["prove"] => prove::run(),
-        ["python"] => leftovers::TempDir::new().and_then(|temp| python::test(&temp)),
+        ["python"] => leftovers::TempDir::new().and_then(|temp| python::test(&temp, python::Size::Small)),
         ["bench", ref rest @ ..] => prove::bench(rest),
         _ => {
             eprint!("xtask: there is no such task\n\n{HELP}");
@@ -50,6 +50,11 @@ fn main() -> ExitCode {
 /// The repository.
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository that this was built in")
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), |dir| top().join(dir))
 }
 
 /// The cargo that runs us, in the repository.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::leftovers::TempDir;
 use crate::steps::{Steps, succeeds};
 use crate::test::tests;
-use crate::{cargo, needs, top};
+use crate::{cargo, needs, python, target, top};
 
 /// Runs all of it; whether it holds.
 pub(crate) fn run() -> Result<bool> {
@@ -18,6 +18,7 @@ pub(crate) fn run() -> Result<bool> {
     let mut full = tests(&["--workspace", "--release", "--", "--test-threads=1"], &temp);
     full.env("KEEPWATCH_FULL", "1").env("KEEPWATCH_PROGRAM", target().join("release/keepwatch"));
     steps.tests("tests at full size", full);
+    steps.step("python", || python::test(&temp, python::Size::Full));
     steps.always("leftovers", || temp.check());
     steps.step("comparisons, each to be run by itself on a machine at rest: cargo xtask bench NAME", || bench(&[]));
     Ok(steps.finish())
@@ -28,8 +29,4 @@ pub(crate) fn bench(args: &[&str]) -> Result<bool> {
     let mut command = Command::new("python3");
     command.arg("bench/bench.py").args(if args.is_empty() { &["--help"] } else { args }).current_dir(top());
     succeeds(command)
-}
-
-fn target() -> std::path::PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), |dir| top().join(dir))
 }

@@ -9,11 +9,20 @@ use crate::cargo;
 use crate::leftovers::TempDir;
 use crate::steps::succeeds;
 
-/// What builds and tests it, from PyPI.
-const TOOLS: &[&str] = &["maturin>=1.9,<2", "pytest>=8,<10"];
+/// What builds and tests it, from PyPI; the last is the package whose test modules are the job of `test_job.py`.
+const TOOLS: &[&str] = &["maturin>=1.9,<2", "pytest>=8,<10", "networkx==3.4.2"];
+
+/// How much its tests do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// What each run can afford.
+    Small,
+    /// All of the job.
+    Full,
+}
 
 /// Builds, installs and tests it; whether all went well.
-pub(crate) fn test(temp: &TempDir) -> Result<bool> {
+pub(crate) fn test(temp: &TempDir, size: Size) -> Result<bool> {
     let manifest = crate::top().join("python/Cargo.toml");
     let manifest = manifest.to_string_lossy();
     let target = crate::top().join("target/python");
@@ -30,7 +39,9 @@ pub(crate) fn test(temp: &TempDir) -> Result<bool> {
     let clippy = cargo(&["clippy", "--quiet", "--locked", "--manifest-path", &manifest, "--", "-D", "warnings"]);
     // One wheel: of the last build there may be another.
     let _ = std::fs::remove_dir_all(&wheels);
-    let ready = succeeds(cargo(&["fmt", "--check", "--manifest-path", &manifest]))?
+    let program = crate::target().join("debug/keepwatch");
+    let ready = succeeds(cargo(&["build", "--quiet", "--locked", "--package", "keepwatch"]))?
+        && succeeds(cargo(&["fmt", "--check", "--manifest-path", &manifest]))?
         && succeeds(make)?
         && succeeds(in_venv("pip", &[&["install", "--quiet"], TOOLS].concat()))?
         && succeeds(with_target(clippy, &target))?
@@ -39,8 +50,13 @@ pub(crate) fn test(temp: &TempDir) -> Result<bool> {
         return Ok(false);
     }
     let wheel = the_wheel(&wheels)?;
+    let mut tests = in_venv("pytest", &["-q", "-p", "no:cacheprovider", "tests"]);
+    tests.env("KEEPWATCH_PROGRAM", program).env("KEEPWATCH_REQUIRE_ALL", "1");
+    if size == Size::Full {
+        tests.env("KEEPWATCH_FULL", "1");
+    }
     Ok(succeeds(in_venv("pip", &["install", "--quiet", "--force-reinstall", &wheel.to_string_lossy()]))?
-        && succeeds(in_venv("pytest", &["-q", "-p", "no:cacheprovider", "tests"]))?)
+        && succeeds(tests)?)
 }
 
 fn with_target(mut command: Command, target: &Path) -> Command {

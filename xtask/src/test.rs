@@ -19,7 +19,7 @@ pub(crate) fn run() -> Result<bool> {
     steps.run("documentation", documentation());
     let temp = TempDir::new()?;
     steps.tests("tests", tests(&["--workspace"], &temp));
-    steps.step("python", || python::test(&temp));
+    steps.step("python", || python::test(&temp, python::Size::Small));
     steps.always("leftovers", || temp.check());
     Ok(steps.finish())
 }

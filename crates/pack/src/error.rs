@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::name::{NameError, escape};
 
@@ -53,6 +54,15 @@ pub enum PackError {
         archive: String,
         /// How often it was tried.
         tries: u32,
+    },
+    /// Others took a scavenger for dead and took over what it had claimed.
+    #[error(
+        "others took this round over, because nothing was heard of it for {} s; what is staged is kept; if it happens often, \
+        collect with a longer --stale-after", stale_after.as_secs_f64()
+    )]
+    TakenOver {
+        /// For how long it may be silent.
+        stale_after: Duration,
     },
     /// There is no such archive or member.
     #[error("there is no `{0}`, neither packed nor staged")]

@@ -89,13 +89,22 @@ impl Base {
     /// # Errors
     /// If something cannot be read.
     pub fn status(&self) -> Result<Status, PackError> {
-        let mut status = Status::default();
-        self.look_at_staging(&mut status)?;
-        self.look_at_quarantine(&mut status)?;
+        let mut status = self.staging_status()?;
         for name in self.packed_archives()? {
             status.archives.push(self.archive_status(name));
         }
         status.archives.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(status)
+    }
+
+    /// Looks at what is staged and what is in quarantine, and at no archive: it takes no longer where there are many.
+    ///
+    /// # Errors
+    /// As [`Base::status`].
+    pub fn staging_status(&self) -> Result<Status, PackError> {
+        let mut status = Status::default();
+        self.look_at_staging(&mut status)?;
+        self.look_at_quarantine(&mut status)?;
         Ok(status)
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keepwatch_pack::files::{Files, RealFiles};
-use keepwatch_pack::{Limits, Options, Packer, ScavengeOptions, Scavenger, Sync};
+use keepwatch_pack::{Limits, Options, PackError, Packer, ScavengeOptions, Scavenger, Sync};
 use support::faults::{Fault, Faulty, Plan};
 use support::powercut::Disk;
 use support::{Members, assert_clean, recover, unzipped_all};
@@ -100,6 +100,32 @@ fn any_operation_happens_and_is_reported_as_failed() {
     every_operation(Fault::AnswerLost);
 }
 
+/// On a network file system a file that another host claimed may seem to be there for a while.
+#[test]
+fn a_claim_that_fails_stops_no_other_one() {
+    for (number, left) in [(2, 0), (5, 1)] {
+        for at in 0.. {
+            let base = support::fast_base();
+            for name in ["ar.zip/1", "ar.zip/2"] {
+                support::stage(base.path(), &[(name, name.as_bytes())]);
+            }
+            let real: Arc<dyn Files> = Arc::new(RealFiles::open(base.path()).unwrap());
+            let (faulty, plan) = Faulty::new(real, at, Fault::Fails(number));
+            let done = Scavenger::open_on(faulty, ScavengeOptions::default()).scavenge();
+            let hit = plan.hit.lock().unwrap().unwrap();
+            // The first rename of a round is a claim.
+            if hit != "rename" {
+                continue;
+            }
+            let report = done.unwrap();
+            assert_eq!((report.members, report.errors.len()), (1, left), "{report:?}");
+            assert_eq!(support::scavenge(base.path()).members, 1);
+            assert_clean(base.path());
+            break;
+        }
+    }
+}
+
 #[test]
 fn stopped_before_any_operation_while_others_go_on() {
     // Once, so that the number of a generation is taken, and twice, so that it was taken and is free again.
@@ -145,11 +171,15 @@ fn stopped(rounds: usize, others: fn(&Path)) {
             }
         });
         let options = ScavengeOptions { limits: LIMITS, ..ScavengeOptions::default() };
-        let _ = Scavenger::open_on(faulty, options).scavenge();
+        let done = Scavenger::open_on(faulty, options).scavenge();
         let Some(hit) = *plan.hit.lock().unwrap() else {
             assert!(at > 30, "only {at} operations");
             break;
         };
+        // Whoever was taken over says so, and goes on.
+        let errors = done.unwrap_or_else(|error| panic!("stopped at {at}, {hit}: {error}")).errors;
+        let is_told = |error: &PackError| matches!(error, PackError::TakenOver { .. });
+        assert!(errors.is_empty() || errors.iter().any(is_told), "stopped at {at}, {hit}: {errors:?}");
         recover(&path, LIMITS);
         assert_clean(&path);
         cases.push((base, expected, format!("stopped at {at}, {hit}")));

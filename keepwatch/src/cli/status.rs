@@ -6,12 +6,12 @@ use crate::control::client::Client;
 use crate::error::{CommandError, Kind, Outcome};
 use crate::service::without_service;
 use crate::show::status::Status;
-use crate::{engine, lock};
+use crate::{engine, lock, packs};
 
 /// Flags of `keepwatch status`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Ends with 1 if something needs attention: a root is absent, a follower has stopped, a person has to decide.")]
+Ends with 1 if something needs attention: a root is absent, a follower has stopped, files are in quarantine, a person has to decide.")]
 pub struct Args {
     /// Of every host, from the shared index
     #[arg(long)]
@@ -28,7 +28,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         return all_hosts::status(&settings, context);
     }
     let dir = &settings.state_dir;
-    let status = match Client::new(dir).call(&Request::Status {}, |_| Ok(())) {
+    let mut status = match Client::new(dir).call(&Request::Status {}, |_| Ok(())) {
         Ok(answer) => Status::from_answer(answer)?,
         Err(error) if error.kind == Kind::Unreachable && lock::holder(dir).is_none() => {
             let host = settings.host.clone().unwrap_or_else(engine::host_name);
@@ -36,6 +36,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         }
         Err(error) => return Err(error),
     };
+    status.packs = packs::look(&settings.packs);
     super::print(|out| {
         if context.globals.json {
             writeln!(out, "{}", serde_json::to_string(&status)?)

@@ -26,6 +26,9 @@ pub struct Status {
     /// What is run for finished files.
     #[serde(default)]
     pub triggers: Vec<Trigger>,
+    /// Bases whose staged members are brought into archives. The service does not tell of them: whoever asks looks.
+    #[serde(default)]
+    pub packs: Vec<Pack>,
     /// The journal's end.
     pub journal: Journal,
     /// What reads the journal.
@@ -140,6 +143,27 @@ pub struct Trigger {
     pub last_error: Option<String>,
 }
 
+/// What waits to be packed below a base.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pack {
+    /// Its name.
+    pub name: String,
+    /// The directory, readable.
+    pub base: String,
+    /// Staging files, whoever has them.
+    pub staged: u64,
+    /// Their bytes.
+    pub staged_bytes: u64,
+    /// Those whose writers are proved dead; they may be torn off.
+    pub torn: u64,
+    /// Staging files that could not be read in full, kept in quarantine.
+    pub quarantined: u64,
+    /// How long ago the oldest staging file last changed.
+    pub oldest_s: Option<u64>,
+    /// Why it cannot be looked at.
+    pub error: Option<String>,
+}
+
 /// How a root is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -228,10 +252,12 @@ impl Status {
     pub fn has_findings(&self) -> bool {
         let is_ill = |root: &Root| matches!(root.state, RootState::Absent | RootState::Failed);
         let has_stopped = |follower: &Follower| follower.stopped.is_some();
+        let is_odd = |pack: &Pack| pack.quarantined > 0 || pack.error.is_some();
         !self.problems.is_empty()
             || !self.needs.is_empty()
             || self.roots.iter().any(is_ill)
             || self.followers.iter().any(has_stopped)
+            || self.packs.iter().any(is_odd)
     }
 }
 
@@ -241,6 +267,7 @@ impl fmt::Display for Status {
         self.roots.iter().try_for_each(|root| root.fmt(f))?;
         self.replicas.iter().try_for_each(|replica| replica.fmt(f))?;
         self.triggers.iter().try_for_each(|trigger| trigger.fmt(f))?;
+        self.packs.iter().try_for_each(|pack| pack.fmt(f))?;
         self.show_journal(f)?;
         if !self.problems.is_empty() {
             writeln!(f, "\nproblems")?;
@@ -338,6 +365,32 @@ impl fmt::Display for Trigger {
     }
 }
 
+impl fmt::Display for Pack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = Safe::text(&self.base);
+        writeln!(f, "\npack {}  {base}", Safe::text(&self.name))?;
+        if let Some(error) = &self.error {
+            return writeln!(f, "  cannot be looked at: {}", Safe::text(error));
+        }
+        match self.oldest_s {
+            None => write!(f, "  nothing is staged")?,
+            Some(oldest) => {
+                write!(f, "  staged: {}, {}", count(self.staged, "file"), human_size(self.staged_bytes))?;
+                if self.torn > 0 {
+                    write!(f, ", {} of writers that died", self.torn)?;
+                }
+                write!(f, ", the oldest changed {} ago", age(oldest))?;
+            }
+        }
+        writeln!(f)?;
+        if self.quarantined > 0 {
+            let kept = count(self.quarantined, "file");
+            writeln!(f, "  in quarantine: {kept}; see keepwatch pack status -d {base}")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nreplica {}  {}", Safe::text(&self.name), Safe::text(&self.url))?;
@@ -417,6 +470,25 @@ mod tests {
                 },
             ],
             triggers: Vec::new(),
+            packs: vec![
+                Pack {
+                    name: "logs".to_owned(),
+                    base: "/srv/lo\u{1b}gs".to_owned(),
+                    staged: 12,
+                    staged_bytes: 3_400_000,
+                    torn: 2,
+                    quarantined: 1,
+                    oldest_s: Some(250),
+                    error: None,
+                },
+                Pack { name: "quiet".to_owned(), base: "/srv/quiet".to_owned(), ..Pack::default() },
+                Pack {
+                    name: "away".to_owned(),
+                    base: "/mnt/away".to_owned(),
+                    error: Some("no such directory".to_owned()),
+                    ..Pack::default()
+                },
+            ],
             replicas: vec![Replica {
                 name: "vault".to_owned(),
                 url: "/mnt/va\u{1b}ult".to_owned(),
@@ -477,10 +549,20 @@ mod tests {
 
     #[test]
     fn what_is_ill_is_a_finding() {
-        let healthy = || Status { problems: vec![], needs: vec![], roots: vec![], followers: vec![], ..busy() };
+        let healthy = || Status {
+            problems: vec![],
+            needs: vec![],
+            roots: vec![],
+            followers: vec![],
+            packs: vec![busy().packs[1].clone()],
+            ..busy()
+        };
         assert!(!healthy().has_findings());
         assert!(Status { roots: vec![busy().roots[1].clone()], ..healthy() }.has_findings());
         assert!(Status { followers: vec![busy().followers[2].clone()], ..healthy() }.has_findings());
         assert!(!Status { followers: vec![busy().followers[1].clone()], ..healthy() }.has_findings());
+        for at in [0, 2] {
+            assert!(Status { packs: vec![busy().packs[at].clone()], ..healthy() }.has_findings());
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::work::WorkDir;
 use super::{Report, ScavengeOptions};
 use crate::error::{During, PackError};
-use crate::files::{Files, Kind, if_there};
+use crate::files::{Files, Kind, if_there, is_absent};
 use crate::owner::Owner;
 use crate::place::{self, Staging, staging_kind};
 
@@ -34,8 +34,12 @@ pub(super) fn claim(
             }
             Staging::Own | Staging::Stray => false,
         };
-        if may_take && is_file(files, &path)? {
-            take(files, &path, &work.path().join(&name))?;
+        if may_take
+            && is_file(files, &path)?
+            && let Err(error) = take(files, &path, &work.path().join(&name))
+        {
+            // It is one of many: the others do not wait for it.
+            report.errors.push(error);
         }
         work.beat()?;
     }
@@ -76,6 +80,8 @@ fn is_file(files: &dyn Files, path: &Path) -> Result<bool, PackError> {
 fn take(files: &dyn Files, path: &Path, to: &Path) -> Result<(), PackError> {
     match files.rename(path, to) {
         Ok(()) => Ok(()),
+        // So says the server. What the client of a network file system still believes to see is of before.
+        Err(error) if is_absent(&error) => Ok(()),
         Err(_) if if_there(files.stat(path)).during("look at", path)?.is_none() => Ok(()),
         Err(error) => Err(error).during("claim", path),
     }

@@ -95,6 +95,11 @@ impl Scavenger {
         }
         let mut work = WorkDir::create(files, self.options.stale_after())?;
         let done = self.round(&mut work, &mut report);
+        if work.is_taken_over() {
+            // Whatever failed, failed because of that; the others bring it to an end.
+            report.errors.push(PackError::TakenOver { stale_after: self.options.stale_after() });
+            return Ok(report);
+        }
         if let Err(error) = work.end() {
             report.errors.push(error);
         }

@@ -20,6 +20,9 @@ const BEAT_MIN: Duration = Duration::from_millis(100);
 /// And at least so often within the time after which others believe that it ended.
 const BEATS: u32 = 8;
 
+/// How often a directory is made that others take over at once.
+const CREATIONS_MAX: u32 = 5;
+
 /// The directory of this round.
 pub(super) struct WorkDir<'a> {
     files: &'a dyn Files,
@@ -36,13 +39,21 @@ impl<'a> WorkDir<'a> {
         for dir in [place::work_dir(), place::new_dir(), place::archives_dir(), place::quarantine_dir()] {
             files.create_dir(&dir).during("create", &dir)?;
         }
-        let owner = Owner::of_process();
-        let path = place::work_dir().join(owner.to_string());
-        files.create_dir(&path).during("create", &path)?;
-        let beat_path = path.join(BEAT);
-        let beat = files.create_new(&beat_path).during("create", &beat_path)?;
-        beat.write_at(b"-", 0).during("write", &beat_path)?;
-        Ok(WorkDir { files, owner, path, beat, beaten: Instant::now(), stale_after })
+        let mut tries = 0;
+        loop {
+            let owner = Owner::of_process();
+            let path = place::work_dir().join(owner.to_string());
+            files.create_dir(&path).during("create", &path)?;
+            let beat_path = path.join(BEAT);
+            tries += 1;
+            let beat = match files.create_new(&beat_path) {
+                // Taken over before anything was in it.
+                Err(error) if is_absent(&error) && tries < CREATIONS_MAX => continue,
+                created => created.during("create", &beat_path)?,
+            };
+            beat.write_at(b"-", 0).during("write", &beat_path)?;
+            return Ok(WorkDir { files, owner, path, beat, beaten: Instant::now(), stale_after });
+        }
     }
 
     /// Where it is.
@@ -104,6 +115,12 @@ impl<'a> WorkDir<'a> {
         self.is_stale(if has_beat { &beat } else { path })
     }
 
+    /// Whether others have this directory now.
+    pub(super) fn is_taken_over(&self) -> bool {
+        // Opened, not only looked at: on NFS that asks the server (close-to-open consistency, nfs(5)).
+        self.files.open(&self.path.join(BEAT)).is_err_and(|error| is_absent(&error))
+    }
+
     /// Puts back what is not packed, and removes the directory.
     pub(super) fn end(self) -> Result<(), PackError> {
         let WorkDir { files, path, beat, .. } = self;
@@ -117,7 +134,7 @@ impl<'a> WorkDir<'a> {
 ///
 /// No owner may be at work there. What cannot be brought to an end stays, and so does the directory then.
 fn clear(files: &dyn Files, dir: &Path, to: Option<&Path>) -> Result<(), PackError> {
-    let names = files.list(dir).during("read", dir)?;
+    let names = if_there(files.list(dir)).during("read", dir)?.unwrap_or_default();
     let mut failed = None;
     for name in names {
         let path = dir.join(&name);

@@ -98,9 +98,10 @@ impl Args {
             {
                 CommandError::new(Kind::ClosedPipe, message)
             }
-            PackError::Io { .. } | PackError::Changed { .. } | PackError::Contended { .. } => {
-                CommandError::failed(message)
-            }
+            PackError::Io { .. }
+            | PackError::Changed { .. }
+            | PackError::Contended { .. }
+            | PackError::TakenOver { .. } => CommandError::failed(message),
         }
     }
 }

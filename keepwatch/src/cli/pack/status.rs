@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
-use jiff::Timestamp;
 use keepwatch_pack::{ArchiveStatus, Count, Status};
 use serde_json::{Value, json};
 
 use super::super::{Context, print};
 use super::Args;
 use crate::error::{CommandError, Outcome};
+use crate::packs::oldest_s;
 use crate::show::safe::Safe;
 use crate::show::status::age;
 use crate::units::{count, human_size};
@@ -16,10 +16,7 @@ use crate::units::{count, human_size};
 /// Says how things are.
 pub(super) fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
     let status = args.open()?.status().map_err(|error| args.fail(&error))?;
-    let oldest = status.oldest_ns.map(|then| {
-        let seconds = (Timestamp::now().as_nanosecond() - then) / 1_000_000_000;
-        u64::try_from(seconds).unwrap_or(0)
-    });
+    let oldest = oldest_s(&status);
     print(|out| {
         if context.globals.json {
             return writeln!(out, "{}", as_json(&status, oldest));
