@@ -16,7 +16,7 @@ use keepwatch_engine::sync::origin::Map;
 use keepwatch_journal::{Body, Record};
 use serde_json::{Value, json};
 
-use crate::control::VerifyRequest;
+use crate::control::{Origin, VerifyRequest};
 use crate::error::{CommandError, Kind};
 use crate::telling::text_of;
 
@@ -32,7 +32,7 @@ pub fn job(asked: &VerifyRequest) -> Result<Job, CommandError> {
         let path = RelPath::new(path.clone()).map_err(|error| CommandError::usage(error.to_string()))?;
         Ok((RootName::new(root.as_str()), path))
     };
-    let map = |(dir, host, path): &(Vec<u8>, String, Vec<u8>)| {
+    let map = |(dir, host, path): &Origin| {
         let dir = RelPath::new(dir.clone()).map_err(|error| CommandError::usage(error.to_string()))?;
         Ok(Map { dir, host: host.clone(), path: path.clone().into() })
     };

@@ -110,7 +110,12 @@ impl Stage {
         listed.retain(|(_, path), _| !self.others.iter().any(|(_, of, _)| of.as_bytes().starts_with(path)));
         let strays = |one: &Rows, other: &Rows| -> Vec<String> {
             let differs = one.iter().filter(|(name, row)| other.get(*name) != Some(row));
-            differs.take(9).map(|((host, path), row)| format!("{host}:{} {row:?} and {:?}", support::show(path), other.get(&(host.clone(), path.clone())))).collect()
+            differs
+                .take(9)
+                .map(|((host, path), row)| {
+                    format!("{host}:{} {row:?} and {:?}", support::show(path), other.get(&(host.clone(), path.clone())))
+                })
+                .collect()
         };
         assert_eq!(strays(&there, &listed), Vec::<String>::new(), "not known so");
         assert_eq!(strays(&listed, &there), Vec::<String>::new(), "known and not there");

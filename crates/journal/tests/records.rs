@@ -151,6 +151,8 @@ fn lines_of_format_1_are_read_and_written_for_ever() {
         r#"{"seq":32,"at":"2026-11-05T12:34:56.000000000Z","do":"restored","replica":"/mnt/b","root":"r","path":"a","to":"/x","files":1,"bytes":2,"failed":0}"#,
         r#"{"seq":33,"at":"2026-11-05T12:34:56.000000000Z","do":"restored","replica":"/mnt/b","root":"r","path":"","files":1,"bytes":2,"failed":0}"#,
         r#"{"seq":34,"at":"2026-11-05T12:34:56.000000000Z","do":"released","root":"r","path":"a","file":8,"of":9,"size":5,"mtime_ns":6,"sha256":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","copies":["/mnt/b","c"]}"#,
+        r#"{"seq":35,"at":"2026-11-05T12:34:56.000000000Z","do":"enrolled","root":"aoc:/data","path":"","host":"aoc","dir":"/data","type":"dir","size":0,"mtime_ns":0,"mode":493,"uid":0,"gid":0}"#,
+        r#"{"seq":36,"at":"2026-11-05T12:34:56.000000000Z","do":"enrolled","root":"aoc:/data","path":"a","type":"symlink","size":1,"mtime_ns":-6,"mode":511,"uid":1,"gid":2,"target":"x","created_ns":-7}"#,
     ];
     for line in lines {
         assert_eq!(text(&Record::parse(line.as_bytes()).unwrap()), line);

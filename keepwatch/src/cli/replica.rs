@@ -19,7 +19,7 @@ use crate::config::reader::nearest;
 use crate::config::replicas::{self, ReplicaSpec, name_for};
 use crate::config::{Loaded, load_files, sources};
 use crate::control::client::Client;
-use crate::control::{ReplicaWish, Request, VerifyRequest};
+use crate::control::{Origin, ReplicaWish, Request, VerifyRequest};
 use crate::engine;
 use crate::error::{CommandError, Kind, Outcome};
 use crate::lock;
@@ -89,6 +89,9 @@ pub struct AddArgs {
     /// File with the secret that signs requests to an http target, on its first line
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<String>,
+    /// Take what lies there already for copies, and of other hosts for their originals, as `replica import` does
+    #[arg(long)]
+    pub import_origins: bool,
 }
 
 /// Flags of `keepwatch replica list`.
@@ -193,11 +196,7 @@ fn import(args: &ImportArgs, loaded: &Loaded, context: &Context) -> Result<Outco
 }
 
 /// Whose the directories at the target are, as they lie there.
-fn origins(
-    args: &ImportArgs,
-    loaded: &Loaded,
-    context: &Context,
-) -> Result<Option<Vec<(Vec<u8>, String, Vec<u8>)>>, CommandError> {
+fn origins(args: &ImportArgs, loaded: &Loaded, context: &Context) -> Result<Option<Vec<Origin>>, CommandError> {
     if !args.import_origins {
         return Ok(None);
     }
@@ -420,6 +419,10 @@ fn add(args: &AddArgs, loaded: &Loaded, context: &Context) -> Result<Outcome, Co
     if !context.globals.quiet {
         let after = if is_running { "the service keeps it" } else { "the service keeps it when it starts" };
         super::print(|out| writeln!(out, "replica `{name}` at {url}: written to {}; {after}", Safe::path(&path)))?;
+    }
+    if args.import_origins {
+        let asked = ImportArgs { name, content: false, import_origins: true, maps: Vec::new() };
+        return import(&asked, &context.settings(&[])?, context);
     }
     Ok(Outcome::Fine)
 }

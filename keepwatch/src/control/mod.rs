@@ -68,6 +68,9 @@ pub enum Request {
     Stop {},
 }
 
+/// Whose a directory at a replica is: the directory, the host, and the path on it. Paths are their bytes.
+pub type Origin = (Vec<u8>, String, Vec<u8>);
+
 /// What is to be verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,9 +81,9 @@ pub struct VerifyRequest {
     pub replica: Option<String>,
     /// Take what lies at the replica for the copies that it is: by its attributes, or (`true`) by its content.
     pub import: Option<bool>,
-    /// And what lies there of other hosts for their originals: directory there, host, path on it, as bytes.
+    /// And what lies there of other hosts for their originals.
     #[serde(default)]
-    pub origins: Option<Vec<(Vec<u8>, String, Vec<u8>)>>,
+    pub origins: Option<Vec<Origin>>,
     /// Mend what is not what it was.
     pub repair: bool,
     /// Leave out what was verified within so many milliseconds.

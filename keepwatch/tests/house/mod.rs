@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -98,7 +99,7 @@ impl House {
 /// All files below a directory.
 pub fn files(top: &Path) -> Vec<PathBuf> {
     let walked = support::walk(top).into_iter().filter(|(_, row)| row.kind == "file" && row.size > 0);
-    walked.map(|(path, _)| top.join(std::ffi::OsStr::new(&String::from_utf8(path).unwrap()))).collect()
+    walked.map(|(path, _)| top.join(std::ffi::OsString::from_vec(path))).collect()
 }
 
 /// Flips a bit and puts size and mtime back.

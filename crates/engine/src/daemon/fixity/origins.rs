@@ -76,7 +76,7 @@ pub(super) fn import(
         enroller.hosts()?;
     }
     for map in maps.iter().filter(|map| map.host != around.host) {
-        let mut origin = enroller.begin(map.clone())?;
+        let mut origin = enroller.begin(map)?;
         enroller.list(&map.dir, &mut |enroller, at, found| enroller.one(&mut origin, at, found))?;
         enroller.flush(&origin)?;
     }
@@ -206,7 +206,7 @@ impl Enroller<'_, '_> {
                 let host = std::str::from_utf8(top).ok().filter(|host| is_host && *host != enroller.around.host);
                 let origin = match (host, RelPath::new(top)) {
                     (Some(host), Ok(dir)) => {
-                        Some(enroller.begin(Map { dir, host: host.to_owned(), path: b"/"[..].into() })?)
+                        Some(enroller.begin(&Map { dir, host: host.to_owned(), path: b"/"[..].into() })?)
                     }
                     _ => None,
                 };
@@ -229,7 +229,7 @@ impl Enroller<'_, '_> {
     }
 
     /// Makes a root known, and where the replica has it.
-    fn begin(&mut self, map: Map) -> Result<Origin, FixityError> {
+    fn begin(&mut self, map: &Map) -> Result<Origin, FixityError> {
         let root = map.root();
         let mut acts = Vec::new();
         if self.view.root_dir(&root)?.is_none() {
