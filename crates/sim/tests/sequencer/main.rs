@@ -61,6 +61,12 @@ fn while_directories_wander_by_fanotify() {
 }
 
 #[test]
+fn while_directories_wander_by_inotify() {
+    let setting = Setting { scans: true, races: true, wanders: true, ..Setting::INOTIFY };
+    hold("while_directories_wander_by_inotify", setting, 500, 20_000);
+}
+
+#[test]
 fn by_inotify() {
     let setting = Setting { losses: true, ..Setting::INOTIFY };
     hold("by_inotify", setting, 500, 20_000);

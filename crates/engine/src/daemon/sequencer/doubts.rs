@@ -395,6 +395,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok(self.dirs.at(spot.dir)?.map(|at| Former { at, name: spot.name }))
     }
 
+    /// The same of a directory that an event brought here, if it can have come from there.
+    pub(super) fn told_apart(&mut self, at: &At, name: &[u8], facts: &Facts) -> Result<Option<Former>> {
+        let told = self.told_elsewhere(at, name, facts)?;
+        Ok(told.filter(|told| told.at.root != at.root || !at.path.is_within(&told.at.path.join(&told.name))))
+    }
+
     /// Whether what was found at a name is surely what was known under another: nothing but the rename has happened to it,
     /// or it came to be before it was last known to be what it was.
     fn is_same_object(&mut self, known: &Facts, (at, name): (&At, &[u8]), facts: &Facts) -> bool {
@@ -606,11 +612,15 @@ pub(super) enum Whereabouts {
 
 /// Where something was.
 pub(super) struct Former {
-    at: At,
-    name: Box<[u8]>,
+    pub(super) at: At,
+    pub(super) name: Box<[u8]>,
 }
 
 impl Former {
+    pub(super) fn spot(&self) -> Spot {
+        Spot { dir: self.at.no, name: self.name.clone() }
+    }
+
     pub(super) fn borrow(&self) -> RelPathOf<'_> {
         RelPathOf { at: &self.at, name: &self.name }
     }

@@ -412,7 +412,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     pub(super) fn changed(&mut self, at: &At, name: &[u8], facts: Facts, origin: Origin) -> Result<()> {
         let spot = Spot { dir: at.no, name: name.into() };
         let before = match self.recent.get(&(facts.dev, facts.inode)) {
-            Some(told) if told.spot != spot && facts.nlink == 1 => {
+            Some(told) if told.spot != spot && (facts.nlink == 1 || is_dir(&facts)) => {
                 // Its last record says that it has another name: what brought it to this one is told first.
                 self.doubt(spot, origin, DOUBT_WAIT);
                 return Ok(());

@@ -158,6 +158,8 @@ pub struct Sequencer<T, L> {
     recent: Cache<ObjectNo, Told>,
     /// By what a directory that was told of is found wherever it is now.
     keys: Cache<ObjectNo, DirKey>,
+    /// Which directory whoever reads the journal has under a name; it may have gone from there since.
+    holders: Cache<Spot, ObjectNo>,
     /// Names that were told to have ended, or to be another directory, and when: what was told of them and of what is
     /// below them before counts no more.
     ended: Cache<Spot, Seq>,
@@ -220,6 +222,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             asked: Asked::default(),
             recent: Cache::new(RECENT_ENTRIES),
             keys: Cache::new(RECENT_ENTRIES),
+            holders: Cache::new(RECENT_ENTRIES),
             ended: Cache::new(RECENT_ENTRIES),
             taken: Cache::new(RECENT_ENTRIES),
             settle: Settle::default(),
@@ -445,7 +448,24 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let before = self.recent.get(&object).filter(|_| goes_on);
         let same = before.is_some_and(|told| (told.facts.size, told.facts.mtime_ns) == version && told.settled);
         let spot = Spot { dir: at.no, name: name.into() };
+        if is_dir(&facts) {
+            self.holders.insert(spot.clone(), object);
+        }
         self.recent.insert(object, Told { facts, spot, seq, settled: settled || same, written: None });
+    }
+
+    /// A directory was told to have moved that could not be looked at: whoever reads the journal has under the new name
+    /// what it had under the old one.
+    fn carry(&mut self, old: &Spot, new: &Spot, seq: Seq) {
+        let ended = self.ended.get(old).copied();
+        if let Some(object) = self.holders.remove(old)
+            && let Some(told) = self.recent.get(&object)
+            && told.spot == *old
+            && ended.is_none_or(|ended| ended <= told.seq)
+        {
+            (told.spot, told.seq) = (new.clone(), seq);
+            self.holders.insert(new.clone(), object);
+        }
     }
 
     fn tell_settled(&mut self, at: &At, name: &[u8], facts: &Facts, evidence: Evidence) {

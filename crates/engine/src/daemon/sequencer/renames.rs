@@ -117,8 +117,16 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             && facts.as_ref().is_some_and(|facts| self.doubts.contains(&old) || !self.is_told(from, &old, facts));
         let anew = facts.as_ref().is_some_and(|facts| self.has_ended(&old, facts));
         let settled = !anew && facts.as_ref().is_some_and(|facts| self.has_settled(from, facts));
-        let more =
-            More { old: Some(self.old_place(from, &old.name, into)), exchange, settled, anew, ..More::default() };
+        let told = match &facts {
+            Some(facts) if event.is_dir && !exchange => self.told_apart(into, to_name, facts)?,
+            _ => None,
+        };
+        let place = match &told {
+            Some(told) => self.old_place(&told.at, &told.name, into),
+            None => self.old_place(from, &old.name, into),
+        };
+        let more = More { old: Some(place), exchange, settled, anew, ..More::default() };
+        let unread = facts.is_none() && event.is_dir && !exchange;
         let file = facts.as_ref().filter(|facts| is_file(facts)).map(|facts| (facts.dev, facts.inode));
         let origin_again = Origin::scan(origin.via).merged();
         let unclear = event.is_dir && event.object.is_none() && (twice || merged);
@@ -127,6 +135,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.contradict(into.root);
         }
         let seq = self.tell(Op::Move, into, to_name, facts, origin.clone(), more);
+        if let Some(told) = told {
+            self.ended.insert(told.spot(), seq);
+        }
+        if unread {
+            self.carry(&old, &new, seq);
+        }
         if is_unsure {
             self.ended.insert(new.clone(), seq);
             if let Some(no) = self.dirs.child(new.dir, &new.name)?
@@ -200,8 +214,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Whether the name was told to be this object, as far as is remembered or the inventory knows.
     fn is_told(&mut self, at: &At, spot: &Spot, facts: &Facts) -> bool {
         let ended = self.ended.get(spot).copied();
-        if let Some(told) = self.recent.get(&(facts.dev, facts.inode)).filter(|told| told.spot == *spot) {
-            return ended.is_none_or(|ended| ended <= told.seq);
+        match self.recent.get(&(facts.dev, facts.inode)) {
+            Some(told) if told.spot == *spot => return ended.is_none_or(|ended| ended <= told.seq),
+            // It has one name only.
+            Some(told) if is_dir(&told.facts) && is_dir(facts) => return false,
+            _ => {}
         }
         if ended.is_some_and(|ended| ended > self.ledger.applied()) {
             return false;

@@ -148,6 +148,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     /// Records were lost because the journal could not be written: nothing that is remembered of them counts.
     pub fn forget_told(&mut self) {
         self.recent.clear();
+        self.holders.clear();
         self.ended.clear();
         self.taken.clear();
         self.touches.clear();
