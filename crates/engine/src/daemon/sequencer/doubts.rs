@@ -305,6 +305,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             return Ok(Whereabouts::Moving);
         }
         let new = Spot { dir: into.no, name: name.clone() };
+        if self.is_told(&into, &new, &facts) {
+            // As new, by an event that came before the scan of where it was: a move now would end what was told below it.
+            return Ok(Whereabouts::NotFound);
+        }
         self.tell_move(&RelPathOf { at, name: &spot.name }, &into, &new, facts, origin.clone(), !is_listed)?;
         self.resolved.insert(spot.clone());
         Ok(Whereabouts::Told)

@@ -64,7 +64,9 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             if is_past || is_replaced {
                 self.disbelieve(from, &old.name);
                 self.disbelieve(into, to_name);
-                return if is_past { Ok(()) } else { self.left(from, event) };
+                // It may have come back to its old name by now, which a later event tells.
+                let is_back = matches!(former, Look::There(_)) && self.is_itself(from, &old.name, object)?;
+                return if is_past || is_back { Ok(()) } else { self.left(from, event) };
             }
         }
         if exchange && !self.is_as_told(event, (from, &old), (into, &new))? {
@@ -212,7 +214,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// Whether the name was told to be this object, as far as is remembered or the inventory knows.
-    fn is_told(&mut self, at: &At, spot: &Spot, facts: &Facts) -> bool {
+    pub(super) fn is_told(&mut self, at: &At, spot: &Spot, facts: &Facts) -> bool {
         let ended = self.ended.get(spot).copied();
         match self.recent.get(&(facts.dev, facts.inode)) {
             Some(told) if told.spot == *spot => return ended.is_none_or(|ended| ended <= told.seq),
