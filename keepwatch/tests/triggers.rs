@@ -247,6 +247,17 @@ fn what_goes_wrong_is_bounded_tried_again_and_given_up() {
     let place = house.at("in");
     assert!(house.told(&["trigger", "skip", "flood", place.to_str().unwrap()], 0).contains("1 file skipped"));
     wait_for("it is skipped", || house.trigger("flood")["dead"] == 0);
+    // Without a service it is the state directory that is asked.
+    house.keepwatch.stop();
+    assert!(house.told(&["trigger", "skip", "signal", place.to_str().unwrap()], 0).contains("1 file skipped"));
+    assert!(house.told(&["trigger", "skip", "signal"], 0).contains("0 files skipped"));
+    assert!(house.told(&["trigger", "retry", "hang", house.at("in/hang-1").to_str().unwrap()], 0).contains("1 file"));
+    assert_eq!((house.trigger("signal")["dead"].clone(), house.trigger("hang")["dead"].clone()), (0.into(), 0.into()));
+    house.keepwatch.start_and_settle();
+    wait_for("it is tried again", || house.trigger("hang")["dead"] == 1);
+    assert!(
+        house.keepwatch.records().iter().filter(|one| one["trigger"] == "signal").all(|one| one["do"] != "resumed")
+    );
     assert!(house.told(&["trigger", "retry", "fluod"], 2).contains("did you mean `flood`"));
 }
 

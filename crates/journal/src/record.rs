@@ -417,6 +417,8 @@ pub struct Run {
     pub file: i64,
     /// The record that made this version.
     pub version: Seq,
+    /// Further files that the same command is run for, by file id, and the records that made their versions.
+    pub more: Vec<(i64, Seq)>,
     /// As what it runs, of a `started`.
     pub process: Option<RunProcess>,
     /// Of a `dead` why it failed last; of a `ran` why no command was run. For people.

@@ -68,9 +68,11 @@ fn body() -> impl Strategy<Value = Body> {
     let process = (any::<String>(), any::<u32>(), any::<u64>(), any::<String>())
         .prop_map(|(key, group, born, boot)| RunProcess { key, group, born, boot });
     let about = (any::<String>().prop_map(TriggerName::new), name(), path(), any::<(i64, u64)>());
-    let run = (step, about, option::of(process), any::<Option<String>>()).prop_map(
-        |(step, (trigger, root, path, (file, version)), process, why)| {
-            Body::Run(Box::new(Run { step, trigger, root, path, file, version: Seq(version), process, why }))
+    let more = prop::collection::vec((any::<i64>(), 0..=i64::MAX as u64), 0..3);
+    let run = (step, about, more, option::of(process), any::<Option<String>>()).prop_map(
+        |(step, (trigger, root, path, (file, version)), more, process, why)| {
+            let more = more.into_iter().map(|(file, version)| (file, Seq(version))).collect();
+            Body::Run(Box::new(Run { step, trigger, root, path, file, version: Seq(version), more, process, why }))
         },
     );
     let since = option::of(prop::collection::btree_map(any::<String>(), any::<u64>(), 0..3));

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use keepwatch_engine::daemon::triggers::{Said, queue_of, said};
+use keepwatch_engine::daemon::scribe::Scribe;
+use keepwatch_engine::daemon::tell::{Tell as _, TellError};
+use keepwatch_engine::daemon::triggers::{Said, Wish, acts, queue_of, said};
 use keepwatch_engine::inventory::{FileId, RunRow, RunState, View};
-use keepwatch_engine::model::{RelPath, TriggerName};
+use keepwatch_engine::model::{RelPath, RootName, TriggerName};
 use serde_json::Value;
 
 use super::{Context, place, table};
@@ -275,13 +277,19 @@ fn ask(args: &AboutArgs, is_retry: bool, loaded: &Loaded, context: &Context) -> 
     };
     if context.globals.dry_run {
         let what = if is_retry { "try again" } else { "skip" };
-        super::print(|out| writeln!(out, "would ask the service to {what} files of trigger `{}`", args.name))?;
+        super::print(|out| writeln!(out, "would {what} files of trigger `{}`", args.name))?;
         return Ok(Outcome::Fine);
     }
-    let wish = TriggerWish::about(is_retry, place.map(|place| (place.root, place.path)));
-    let request = Request::Trigger { name: args.name.clone(), wish };
-    let answer = Client::new(&loaded.settings.state_dir).call(&request, |_| Ok(()))?;
-    let count = answer.as_u64().unwrap_or(0);
+    let place = place.map(|place| (place.root, place.path));
+    let request = Request::Trigger { name: args.name.clone(), wish: TriggerWish::about(is_retry, place.clone()) };
+    let state_dir = &loaded.settings.state_dir;
+    let count = match Client::new(state_dir).call(&request, |_| Ok(())) {
+        Ok(answer) => answer.as_u64().unwrap_or(0),
+        Err(error) if error.kind == Kind::Unreachable && lock::holder(state_dir).is_none() => {
+            alone(&args.name, is_retry, place, loaded)?
+        }
+        Err(error) => return Err(error),
+    };
     super::print(|out| match (context.globals.json, context.globals.quiet) {
         (true, _) => writeln!(out, "{}", serde_json::json!({"files": count})),
         (false, true) => Ok(()),
@@ -291,6 +299,18 @@ fn ask(args: &AboutArgs, is_retry: bool, loaded: &Loaded, context: &Context) -> 
         }
     })?;
     Ok(Outcome::Fine)
+}
+
+/// The same where no service runs: it takes effect at the next start.
+fn alone(name: &str, is_retry: bool, place: Option<(RootName, RelPath)>, loaded: &Loaded) -> Result<u64, CommandError> {
+    let scribe = Scribe::open(&engine::settings(&loaded.settings))?;
+    let wish = if is_retry { Wish::Retry(place) } else { Wish::Skip(place) };
+    let acts = acts(&engine::view(&loaded.settings.state_dir)?, &TriggerName::new(name), &wish)?;
+    let count = acts.len() as u64;
+    let failed = |error: TellError| CommandError::failed(error.to_string());
+    scribe.tell(acts).map_err(failed)?;
+    scribe.close().map_err(failed)?;
+    Ok(count)
 }
 
 fn test(args: &TestArgs, loaded: &Loaded, context: &Context) -> Result<Outcome, CommandError> {

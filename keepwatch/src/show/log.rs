@@ -86,6 +86,9 @@ impl fmt::Display for Line<'_> {
             Body::Run(run) => {
                 let (place, trigger) = (Place(run.root.as_str(), &run.path), Safe::text(run.trigger.as_str()));
                 write!(f, "{:<8} {place}  trigger {trigger}", run.step.as_str())?;
+                if !run.more.is_empty() {
+                    write!(f, ", and {} more", count(run.more.len() as u64, "file"))?;
+                }
                 run.why.iter().try_for_each(|why| write!(f, ": {}", Safe::text(why)))
             }
             Body::Trigger(config) => {

@@ -1,5 +1,6 @@
 //! The daemon: select what happened, decide, journal, perform.
 
+mod acting;
 pub mod cache;
 mod compare;
 pub mod dirs;

@@ -64,6 +64,8 @@ const ALL: &str = "SELECT seq FROM changes WHERE seq>=?1 UNION ALL SELECT seq FR
 const ABOUT: &str = "SELECT seq FROM changes WHERE seq>=?1 AND file_id<>seq AND file_id IN (SELECT value FROM json_each(?2)) \
     UNION SELECT seq FROM changes WHERE seq>=?1 AND seq=file_id AND seq IN (SELECT value FROM json_each(?2)) \
     UNION SELECT seq FROM acts WHERE seq>=?1 AND file_id IN (SELECT value FROM json_each(?2)) \
+    UNION SELECT u.seq FROM triggers t JOIN runs u ON u.trigger_id=t.trigger_id WHERE u.seq>=?1 \
+    AND u.file_id IN (SELECT value FROM json_each(?2)) \
     UNION SELECT value FROM json_each(?3) WHERE value>=?1 ORDER BY 1";
 
 impl Log<'_> {

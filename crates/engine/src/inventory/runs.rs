@@ -104,51 +104,59 @@ pub(super) fn configure(db: &Connection, config: &Trigger, stamp: Stamp) -> rusq
     Ok(())
 }
 
-/// What became of a version at a trigger.
+/// What is done stays done, whatever a late record says; another version begins anew.
+const STEP: &str = "INSERT INTO runs (trigger_id, file_id, version_seq, root_id, path, state, attempts, run_group, born, boot, \
+    why, at_ns, seq) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+    ON CONFLICT (trigger_id, file_id) DO UPDATE SET version_seq=excluded.version_seq, root_id=excluded.root_id, \
+    path=excluded.path, state=excluded.state, attempts=excluded.attempts+iif(version_seq=excluded.version_seq, attempts, 0), \
+    run_group=excluded.run_group, born=excluded.born, boot=excluded.boot, why=excluded.why, at_ns=excluded.at_ns, \
+    seq=excluded.seq WHERE version_seq<>excluded.version_seq OR state<>2";
+
+/// What became of a version at a trigger, or of many. Of those but the first no path is kept.
 pub(super) fn stepped(db: &Connection, run: &Run, root: i64, stamp: Stamp) -> rusqlite::Result<()> {
     let trigger = trigger_id(db, &run.trigger, stamp)?;
-    let mut find =
-        db.prepare_cached("SELECT version_seq, state, attempts FROM runs WHERE trigger_id=?1 AND file_id=?2")?;
-    let known: Option<(i64, i64, i64)> = find
-        .query_row(params![trigger, run.file], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?
-        .filter(|(version, ..)| *version == signed(run.version.0));
-    let before = known.map(|(_, state, _)| RunState::of(state));
-    let attempts = known.map_or(0, |(.., attempts)| attempts);
-    let (state, attempts) = match run.step {
-        RunStep::Started => (RunState::Started, attempts + 1),
-        RunStep::Ran => (RunState::Done, attempts),
-        RunStep::Dead => (RunState::Dead, attempts),
-        // A person's word is about what was given up, and begins anew.
-        RunStep::Resumed if before == Some(RunState::Dead) => (RunState::Resumed, 0),
-        RunStep::Resumed => return Ok(()),
+    let state = match run.step {
+        RunStep::Started => RunState::Started,
+        RunStep::Ran => RunState::Done,
+        RunStep::Dead => RunState::Dead,
+        RunStep::Resumed => return resumed(db, run, trigger, stamp),
     };
-    // What is done stays done, whatever a late record says.
-    if before == Some(RunState::Done) {
-        return Ok(());
+    let process = run.process.as_ref();
+    let mut insert = db.prepare_cached(STEP)?;
+    let mut changed = 0;
+    let others = run.more.iter().map(|(file, version)| (*file, *version, &b""[..]));
+    for (file, version, path) in std::iter::once((run.file, run.version, run.path.as_bytes())).chain(others) {
+        changed += insert.execute(params![
+            trigger,
+            file,
+            signed(version.0),
+            root,
+            path,
+            state.code(),
+            i64::from(state == RunState::Started),
+            process.map(|process| process.group),
+            process.map(|process| signed(process.born)),
+            process.map(|process| &process.boot),
+            run.why,
+            stamp.at.0,
+            signed(stamp.seq.0)
+        ])?;
     }
     if state == RunState::Done {
-        db.prepare_cached("UPDATE triggers SET done=done+1 WHERE trigger_id=?1")?.execute([trigger])?;
+        db.prepare_cached("UPDATE triggers SET done=done+?2 WHERE trigger_id=?1")?
+            .execute(params![trigger, signed(changed as u64)])?;
     }
-    let process = run.process.as_ref();
-    let mut insert = db.prepare_cached(
-        "INSERT OR REPLACE INTO runs (trigger_id, file_id, version_seq, root_id, path, state, attempts, run_group, born, boot, \
-         why, at_ns) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    Ok(())
+}
+
+/// A person's word is about what was given up, and begins anew.
+fn resumed(db: &Connection, run: &Run, trigger: i64, stamp: Stamp) -> rusqlite::Result<()> {
+    let mut update = db.prepare_cached(
+        "UPDATE runs SET state=4, attempts=0, run_group=NULL, born=NULL, boot=NULL, why=?4, at_ns=?5, seq=?6 \
+         WHERE trigger_id=?1 AND file_id=?2 AND version_seq=?3 AND state=3",
     )?;
-    insert.execute(params![
-        trigger,
-        run.file,
-        signed(run.version.0),
-        root,
-        run.path.as_bytes(),
-        state.code(),
-        attempts,
-        process.map(|process| process.group),
-        process.map(|process| signed(process.born)),
-        process.map(|process| &process.boot),
-        run.why,
-        stamp.at.0
-    ])?;
+    let (version, seq) = (signed(run.version.0), signed(stamp.seq.0));
+    update.execute(params![trigger, run.file, version, run.why, stamp.at.0, seq])?;
     Ok(())
 }
 

@@ -201,7 +201,8 @@ CREATE TABLE triggers (
 ) STRICT;
 
 -- Of each file the latest version that a trigger took up: state 1 started, 2 done, 3 given up, 4 asked for again since. The
--- process group in which its command runs is told by its leader, when that began, and the boot of the machine.
+-- process group in which its command runs is told by its leader, when that began, and the boot of the machine. seq is the last
+-- record about it; of a batch only the first file has a path.
 CREATE TABLE runs (
   trigger_id  INTEGER NOT NULL,
   file_id     INTEGER NOT NULL,
@@ -215,6 +216,7 @@ CREATE TABLE runs (
   boot        TEXT,
   why         TEXT,
   at_ns       INTEGER NOT NULL,
+  seq         INTEGER NOT NULL,
   PRIMARY KEY (trigger_id, file_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX runs_open ON runs (trigger_id, state, file_id) WHERE state <> 2;

@@ -3,9 +3,9 @@
 use serde::de::{self, MapAccess};
 
 use super::parse::{Bytes, Text, fill, keep, required, root, word};
-use super::render::{push_i64_field, push_string_field, push_u64_field, push_word, push_word_field};
+use super::render::{push_i64_field, push_string_field, push_u64_field, push_versions, push_word, push_word_field};
 use crate::fixity::{Algorithm, Drift, Hashed, Released, Repaired, Restored, Unsound, Unsoundness, Verified};
-use crate::json::text::{push_bytes_field, push_i64, push_name, push_string, push_u64};
+use crate::json::text::{push_bytes_field, push_name, push_string};
 use crate::record::Extra;
 use crate::value::{Digest, RelPath, ReplicaName, RootName, Seq};
 
@@ -44,14 +44,7 @@ pub(super) fn push_hashed(out: &mut Vec<u8>, hashed: &Hashed) {
 
 pub(super) fn push_verified(out: &mut Vec<u8>, verified: &Verified) {
     push_head(out, "verified", verified.replica.as_ref(), &verified.root);
-    push_name(out, "files");
-    for (index, (file, of)) in verified.files.iter().enumerate() {
-        out.push(if index == 0 { b'[' } else { b',' });
-        push_i64(out, *file);
-        out.push(b',');
-        push_u64(out, of.0);
-    }
-    out.extend_from_slice(if verified.files.is_empty() { b"[]" } else { b"]" });
+    push_versions(out, &verified.files);
 }
 
 pub(super) fn push_unsound(out: &mut Vec<u8>, unsound: &Unsound) {
@@ -238,10 +231,15 @@ pub(super) fn read_hashed<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra
 pub(super) fn read_verified<'de, M: MapAccess<'de>>(map: &mut M, extra: &mut Extra) -> Result<Verified, M::Error> {
     let mut slots = Slots::read(&["replica", "root", "files"], map, extra)?;
     let numbers = required(slots.numbers.take(), "files")?;
+    Ok(Verified { replica: slots.replica(), root: slots.root()?, files: versions(&numbers)? })
+}
+
+/// What the field `files` holds.
+pub(super) fn versions<E: de::Error>(numbers: &[i64]) -> Result<Vec<(i64, Seq)>, E> {
     let (pairs, rest) = numbers.as_chunks::<2>();
     let pair = |[file, of]: &[i64; 2]| u64::try_from(*of).ok().map(|of| (*file, Seq(of)));
     match pairs.iter().map(pair).collect::<Option<Vec<_>>>() {
-        Some(files) if rest.is_empty() => Ok(Verified { replica: slots.replica(), root: slots.root()?, files }),
+        Some(files) if rest.is_empty() => Ok(files),
         _ => Err(de::Error::custom("files: not pairs of a file id and a seq")),
     }
 }

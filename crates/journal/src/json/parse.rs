@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::{enrolled, fixity};
+use super::enrolled;
+use super::fixity::{self, versions};
 use crate::json::text::decode_base64;
 use crate::record::{
     Body, By, Change, Config, Copied, Evidence, Extra, Facts, Failed, FileType, Gap, GapClosed, GapReason, OldPlace,
@@ -476,6 +477,7 @@ fn read_run<'de, M: MapAccess<'de>>(step: RunStep, map: &mut M, extra: &mut Extr
     let (mut trigger, mut root_name, mut path) = (None::<Text<'de>>, None, Bytes::default());
     let (mut file, mut version, mut why) = (None, None, None);
     let (mut key, mut group, mut born, mut boot) = (None, None, None, None);
+    let mut more = None::<Vec<i64>>;
     while let Some(name) = map.next_key::<Text<'de>>()? {
         match &*name.0 {
             "trigger" => fill(map, &mut trigger, "trigger")?,
@@ -484,6 +486,7 @@ fn read_run<'de, M: MapAccess<'de>>(step: RunStep, map: &mut M, extra: &mut Extr
             "path_b64" => fill(map, &mut path.exact, "path_b64")?,
             "file" => fill(map, &mut file, "file")?,
             "version" => fill(map, &mut version, "version")?,
+            "files" => fill(map, &mut more, "files")?,
             "key" => fill(map, &mut key, "key")?,
             "group" => fill(map, &mut group, "group")?,
             "born" => fill(map, &mut born, "born")?,
@@ -508,6 +511,7 @@ fn read_run<'de, M: MapAccess<'de>>(step: RunStep, map: &mut M, extra: &mut Extr
         path: path.into_path("path")?,
         file: required(file, "file")?,
         version: Seq(required(version, "version")?),
+        more: versions(&more.unwrap_or_default())?,
         process,
         why,
     })

@@ -6,6 +6,7 @@ use crate::record::{
     Body, By, Change, Config, Copied, Evidence, Facts, Failed, FileType, Gap, GapClosed, GapReason, Op, Proof, Record,
     Replica, Run, RunStep, Settled, Trigger, Via, Withdrawal, Withdrawn,
 };
+use crate::value::Seq;
 
 impl Record {
     /// Appends its line to `out`, without the newline.
@@ -224,6 +225,9 @@ fn push_run(out: &mut Vec<u8>, run: &Run) {
     push_bytes_field(out, "path", run.path.as_bytes());
     push_i64_field(out, "file", run.file);
     push_u64_field(out, "version", run.version.0);
+    if !run.more.is_empty() {
+        push_versions(out, &run.more);
+    }
     if let Some(process) = &run.process {
         push_string_field(out, "key", &process.key);
         push_u64_field(out, "group", process.group.into());
@@ -233,6 +237,18 @@ fn push_run(out: &mut Vec<u8>, run: &Run) {
     if let Some(why) = &run.why {
         push_string_field(out, "why", why);
     }
+}
+
+/// The field `files`: of each its file id, and the record that made the version.
+pub(super) fn push_versions(out: &mut Vec<u8>, files: &[(i64, Seq)]) {
+    push_name(out, "files");
+    for (index, (file, of)) in files.iter().enumerate() {
+        out.push(if index == 0 { b'[' } else { b',' });
+        push_i64(out, *file);
+        out.push(b',');
+        push_u64(out, of.0);
+    }
+    out.extend_from_slice(if files.is_empty() { b"[]" } else { b"]" });
 }
 
 fn push_trigger(out: &mut Vec<u8>, trigger: &Trigger) {

@@ -234,7 +234,7 @@ impl Keeper {
         }
         let count = acts.len() as u64;
         self.tell(acts)?;
-        self.applied(self.own)?;
+        self.all_applied()?;
         for dir in parents {
             self.sweep(work, root, dir)?;
         }

@@ -21,12 +21,13 @@ use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender};
 use keepwatch_journal::{Disk, ReadError, Reader, Tail};
 
+use crate::daemon::acting::{ActError, Acting};
 use crate::daemon::progress::Progress;
 use crate::daemon::service::Command;
 use crate::inventory::{DirId, InventoryError, ReplicaRow, View};
@@ -50,16 +51,12 @@ use retries::Retries;
 /// After trouble with the target it is tried again after this time, doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// How long the inventory may take to apply what was journaled.
-const APPLY_MAX: Duration = Duration::from_secs(600);
 /// Objects in the first batch. A batch that takes less than [`BATCH_SHORT`] is doubled, up to what the target likes best: each
 /// is synced as a whole. One that takes more than [`BATCH_LONG`] is halved: what is not published is lost by a crash.
 const BATCH_FIRST: usize = 512;
 const BATCH_MIN: usize = 16;
 const BATCH_SHORT: Duration = Duration::from_secs(1);
 const BATCH_LONG: Duration = Duration::from_secs(4);
-/// And how often it is looked then.
-const APPLY_LOOK: Duration = Duration::from_millis(5);
 /// Without records it looks this often whether it is to end, or is asked for something.
 const LOOK_WAIT: Duration = Duration::from_millis(200);
 /// How long `once` waits for files that are not complete, since the last that became so.
@@ -101,6 +98,15 @@ pub(super) enum Trouble {
     /// It is to end.
     #[error("stopped")]
     Stopped,
+}
+
+impl From<ActError> for Trouble {
+    fn from(error: ActError) -> Self {
+        match error {
+            ActError::Behind => Trouble::Behind,
+            ActError::Stopped => Trouble::Stopped,
+        }
+    }
 }
 
 /// A root, as this replica keeps it.
@@ -147,8 +153,7 @@ pub(super) struct Keeper {
     note: Note,
     /// Objects that are copied before they are published, by how long that took lately.
     batch: usize,
-    /// The last record that has to be applied before the inventory tells what was done.
-    own: Seq,
+    acting: Acting,
 }
 
 /// Stands for a root that the inventory does not know. No directory has this id.
@@ -222,6 +227,8 @@ fn kept_roots(settings: &ReplicaSettings, layout: &Layout) -> Result<Vec<KeptRoo
 impl Keeper {
     pub(super) fn new(settings: ReplicaSettings, around: Surroundings) -> Result<Self, Trouble> {
         let layout = own_layout(&settings, &around.host);
+        let Surroundings { commands, progress, tail, stop, .. } = &around;
+        let acting = Acting::new(commands.clone(), Arc::clone(progress), Arc::clone(tail), Arc::clone(stop));
         Ok(Keeper {
             roots: kept_roots(&settings, &layout)?,
             view: View::open(&around.inventory)?,
@@ -234,7 +241,7 @@ impl Keeper {
             fresh: HashMap::new(),
             note: Note::of(&settings.name, &around.inventory),
             batch: BATCH_FIRST,
-            own: Seq::ZERO,
+            acting,
             settings,
             around,
         })
@@ -287,11 +294,11 @@ impl Keeper {
     }
 
     fn is_stopped(&self) -> bool {
-        self.around.stop.load(Ordering::Acquire) || self.around.tail.is_closed()
+        self.acting.is_stopped()
     }
 
     fn check_stop(&self) -> Result<(), Trouble> {
-        if self.is_stopped() { Err(Trouble::Stopped) } else { Ok(()) }
+        Ok(self.acting.check_stop()?)
     }
 
     /// Waits, unless something is asked; `true` if it is to end.
@@ -491,29 +498,18 @@ impl Keeper {
     /// Waits until the inventory has a record, and all that was done here.
     fn applied(&self, seq: Seq) -> Result<(), Trouble> {
         self.view.let_go()?;
-        let seq = seq.max(self.own);
-        let until = Instant::now() + APPLY_MAX;
-        while !self.around.progress.wait_for(seq, LOOK_WAIT) {
-            self.check_stop()?;
-            if Instant::now() > until {
-                return Err(Trouble::Behind);
-            }
-            // Where the inventory cannot be written it does not wait either.
-            std::thread::sleep(APPLY_LOOK);
-        }
-        Ok(())
+        Ok(self.acting.applied(seq)?)
+    }
+
+    /// Waits until the inventory has all that was done here.
+    fn all_applied(&self) -> Result<(), Trouble> {
+        self.applied(Seq::ZERO)
     }
 
     /// Has acts journaled. They take effect when the inventory applies them.
     fn tell(&mut self, acts: Vec<Body>) -> Result<(), Trouble> {
-        if acts.is_empty() {
-            return Ok(());
-        }
         self.view.let_go()?;
-        let (answer, answered) = bounded(1);
-        self.around.commands.send(Command::Acts { acts, done: answer }).map_err(|_| Trouble::Stopped)?;
-        self.own = answered.recv().map_err(|_| Trouble::Stopped)?;
-        Ok(())
+        Ok(self.acting.tell(acts)?)
     }
 
     /// Opens the target and the roots, does something, and lets go of them.
@@ -534,7 +530,7 @@ impl Keeper {
         if is_new || known.as_ref().and_then(|known| known.url.as_deref()) != Some(&self.settings.url) {
             let roots = known.filter(|_| !is_new).map(|known| known.roots).unwrap_or_default();
             self.tell_config(&found, roots)?;
-            self.applied(Seq::ZERO)?;
+            self.all_applied()?;
         }
         let replica = self.replica()?;
         let mut dirs = Vec::new();

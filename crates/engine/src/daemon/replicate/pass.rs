@@ -53,7 +53,7 @@ impl Keeper {
                 }
                 prints.insert(name.clone(), unlisted);
                 self.tell_config(&identity, prints.clone())?;
-                self.applied(self.own)?;
+                self.all_applied()?;
             }
             self.place_dirs(work, root)?;
             self.leaders.clear();
@@ -64,7 +64,7 @@ impl Keeper {
                 self.tell_config(&identity, prints.clone())?;
             }
         }
-        self.applied(self.own)?;
+        self.all_applied()?;
         self.mend_failures(work)
     }
 

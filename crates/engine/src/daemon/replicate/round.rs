@@ -103,7 +103,7 @@ impl Keeper {
             for (root, path) in dirty.trees {
                 if let Some(dir) = self.view.dir_by_path(&work.roots[root].name, &path)? {
                     self.pass_below(work, &view, (root, dir, copy_key(&path, FileType::Dir)), false)?;
-                    self.applied(self.own)?;
+                    self.all_applied()?;
                 }
             }
         }
@@ -117,13 +117,13 @@ impl Keeper {
                 if jobs.len() >= self.batch() || bytes >= super::pass::BATCH_BYTES_MAX {
                     bytes = 0;
                     self.perform(work, std::mem::take(&mut jobs))?;
-                    self.applied(self.own)?;
+                    self.all_applied()?;
                 }
             }
         }
         self.perform(work, jobs)?;
         self.leaders.clear();
-        self.applied(self.own)
+        self.all_applied()
     }
 
     /// All names of what has this one: what was written through one is in all.
@@ -268,7 +268,7 @@ impl Keeper {
             let job = Job { root, path: path.clone(), original: original.clone(), what: What::Move(from, held(&row)) };
             self.make_way(work, root, path)?;
             self.perform(work, vec![job])?;
-            self.applied(self.own)?;
+            self.all_applied()?;
             let now =
                 self.view.copy_at(work.replica, work.dirs[root], &copy_key(path, original.kind))?.as_ref().map(held);
             return Ok(now.map(What::Attributes));
@@ -294,7 +294,7 @@ impl Keeper {
             let what = What::Move(dir.held.clone(), held(&row));
             let before = self.settings.meter.read().moved;
             self.perform(work, vec![Job { root, path: dir.path.clone(), original, what }])?;
-            self.applied(self.own)?;
+            self.all_applied()?;
             if self.settings.meter.read().moved == before {
                 // It could not be renamed: what it holds is copied to where it belongs, and the old copies go as deletes.
                 self.forget_dir(work, root, &dir.held)?;
@@ -345,7 +345,7 @@ impl Keeper {
             };
             let what = What::Move(path.clone(), copy);
             self.perform(work, vec![Job { root, path: parked, original, what }])?;
-            self.applied(self.own)?;
+            self.all_applied()?;
         }
         Ok(())
     }
@@ -383,7 +383,7 @@ impl Keeper {
         let worker = work.worker(&name, 1);
         let act = worker.gone(root, path, kind, how);
         self.tell(vec![act])?;
-        self.applied(self.own)
+        self.all_applied()
     }
 
     /// One path failed for itself.

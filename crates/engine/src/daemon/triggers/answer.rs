@@ -1,8 +1,8 @@
 //! What people ask of a trigger: to try again what was given up, or to let it be.
 
 use super::{Asked, Trouble, Wish, Worker};
-use crate::inventory::{FileId, RunRow, RunState};
-use crate::model::{RelPath, RootName, RunStep, Seq};
+use crate::inventory::{FileId, InventoryError, RunRow, RunState, View};
+use crate::model::{Body, RelPath, RootName, Run, RunStep, Seq, TriggerName};
 
 /// Rows that are looked at together.
 const PAGE: usize = 1_000;
@@ -29,36 +29,28 @@ impl Worker {
     }
 
     fn retry(&mut self, place: &Place) -> Result<u64, Trouble> {
-        let dead = self.dead(place)?;
-        for row in &dead {
-            if let Some(root) = self.root_index(&RootName::new(row.root.as_str())) {
-                self.acts.push(self.step(RunStep::Resumed, root, &row.path, (row.file_id.0, row.version), None));
-            }
-        }
+        let resumed = acts(&self.view, &self.settings.name, &Wish::Retry(place.clone()))?;
+        let count = resumed.len() as u64;
+        self.acts.extend(resumed);
         self.tell()?;
         self.applied(Seq::ZERO)?;
-        if !dead.is_empty() {
+        if count > 0 {
             // They may have other names by now.
             self.pass(None)?;
         }
         self.queue.hurry()?;
-        Ok(dead.len() as u64)
+        Ok(count)
     }
 
     fn skip(&mut self, place: &Place) -> Result<u64, Trouble> {
-        let mut skipped = 0;
-        for row in self.dead(place)? {
-            if let Some(root) = self.root_index(&RootName::new(row.root.as_str())) {
-                let about = (row.file_id.0, row.version);
-                self.acts.push(self.step(RunStep::Ran, root, &row.path, about, Some("skipped")));
-                skipped += 1;
-            }
-        }
-        let mut behind = Seq::ZERO;
+        let dead = rows(&self.view, self.id, RunState::Dead, place)?;
+        let mut skipped = dead.len() as u64;
+        self.acts.extend(dead.iter().map(|row| about(row, &self.settings.name, RunStep::Ran, Some("skipped"))));
+        let mut behind = i64::MIN;
         loop {
-            let page = self.queue.first(behind, PAGE)?;
+            let page = self.queue.after(behind, PAGE)?;
             let Some(last) = page.last() else { break };
-            behind = last.order;
+            behind = last.file;
             for waiting in page {
                 let root = self.settings.roots[waiting.root].0.clone();
                 if is_within(place, &root, &waiting.path) {
@@ -74,17 +66,51 @@ impl Worker {
         self.tell()?;
         Ok(skipped)
     }
+}
 
-    /// What was given up, at a place or all.
-    fn dead(&self, place: &Place) -> Result<Vec<RunRow>, Trouble> {
-        let mut dead = Vec::new();
-        let mut after = FileId(i64::MIN);
-        loop {
-            let page = self.view.runs_after(self.id, RunState::Dead, after, PAGE)?;
-            let Some(last) = page.last() else { return Ok(dead) };
-            after = last.file_id;
-            dead.extend(page.into_iter().filter(|row| is_within(place, &RootName::new(row.root.as_str()), &row.path)));
+/// What a wish comes to where no service runs: acts about what was given up, and of a skip also about what was cut or waits for
+/// another attempt. What was never tried is not among it: it is due at the next start.
+///
+/// # Errors
+/// SQLite's.
+pub fn acts(view: &View, trigger: &TriggerName, wish: &Wish) -> Result<Vec<Body>, InventoryError> {
+    let Some(known) = view.trigger(trigger)? else { return Ok(Vec::new()) };
+    let (states, place, step, why) = match wish {
+        Wish::Retry(place) => (&[RunState::Dead][..], place, RunStep::Resumed, None),
+        Wish::Skip(place) => {
+            (&[RunState::Dead, RunState::Started, RunState::Resumed][..], place, RunStep::Ran, Some("skipped"))
         }
+    };
+    let mut acts = Vec::new();
+    for state in states {
+        acts.extend(rows(view, known.id, *state, place)?.iter().map(|row| about(row, trigger, step, why)));
+    }
+    Ok(acts)
+}
+
+fn about(row: &RunRow, trigger: &TriggerName, step: RunStep, why: Option<&str>) -> Body {
+    Body::Run(Box::new(Run {
+        step,
+        trigger: trigger.clone(),
+        root: RootName::new(row.root.as_str()),
+        path: row.path.clone(),
+        file: row.file_id.0,
+        version: row.version,
+        more: Vec::new(),
+        process: None,
+        why: why.map(str::to_owned),
+    }))
+}
+
+/// Runs in a state, at a place or all.
+fn rows(view: &View, trigger: i64, state: RunState, place: &Place) -> Result<Vec<RunRow>, InventoryError> {
+    let mut rows = Vec::new();
+    let mut after = FileId(i64::MIN);
+    loop {
+        let page = view.runs_after(trigger, state, after, PAGE)?;
+        let Some(last) = page.last() else { return Ok(rows) };
+        after = last.file_id;
+        rows.extend(page.into_iter().filter(|row| is_within(place, &RootName::new(row.root.as_str()), &row.path)));
     }
 }
 

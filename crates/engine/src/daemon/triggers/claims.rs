@@ -253,7 +253,7 @@ impl Worker {
                 return Ok(Some(item));
             }
             Asking::Wait => self.ask_later(item.waiting)?,
-            Asking::Done((_, true)) => self.done_with(item),
+            Asking::Done((_, true)) => self.done_with(vec![item]),
             Asking::Done((host, false)) => self.done_elsewhere(&item.waiting, RunStep::Ran, &format!("done by {host}")),
             Asking::Dead(host) => self.done_elsewhere(&item.waiting, RunStep::Dead, &format!("given up by {host}")),
         }
@@ -307,7 +307,7 @@ impl Worker {
             let Some(item) = self.concluding.pop() else { break };
             self.busy.remove(&item.waiting);
             match is_ours {
-                true => self.done_with(item),
+                true => self.done_with(vec![item]),
                 false => self.ask_later(item.waiting)?,
             }
         }

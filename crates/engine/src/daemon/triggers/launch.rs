@@ -16,6 +16,7 @@ use super::claims::Held;
 use super::queue::{Said, Waiting};
 use super::{Trouble, Worker, now};
 use crate::beneath::open_path;
+use crate::inventory::{DirId, Known};
 use crate::model::{Body, Facts, FileType, RelPath, RunProcess, RunStep, Seq};
 use crate::trigger::{Finish, Group, Order, Output, Subject, run};
 
@@ -23,6 +24,11 @@ use crate::trigger::{Finish, Group, Order, Output, Subject, run};
 const AGAIN_MS: u64 = 200;
 /// Read at once to hash a file.
 const HASH_PIECE: usize = 256 * 1024;
+/// Files of which one act tells.
+const ACT_FILES_MAX: usize = 4_096;
+/// Rows of the queue that are read at once.
+const PAGE: usize = 1_024;
+const PAGE_MIN: usize = 8;
 /// Process groups without a command that are kept for the next.
 const IDLE_MAX: usize = 64;
 
@@ -48,7 +54,7 @@ impl Item {
 /// A command that runs.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) items: Vec<Item>,
+    pub(super) items: Arc<Vec<Item>>,
     group: Group,
 }
 
@@ -82,10 +88,8 @@ impl Worker {
                 break;
             }
             let group = self.group()?;
-            for item in &items {
-                let started = self.started(item, &group);
-                self.acts.push(started);
-            }
+            let started = self.started(&items, &group);
+            self.acts.extend(started);
             starting.push((items, group));
         }
         if starting.is_empty() {
@@ -102,47 +106,53 @@ impl Worker {
 
     /// Takes from the queue what the next command is to be run for. What is taken is out of the queue.
     fn take(&mut self) -> Result<Vec<Item>, Trouble> {
-        let max = self.settings.pace.batch.unwrap_or(1);
-        if self.settings.pace.ordered && !self.busy.files.is_empty() {
+        let (now_ms, max) = (self.now_ms(), self.settings.pace.batch.unwrap_or(1));
+        let is_ordered = self.settings.pace.ordered;
+        if is_ordered && !self.busy.files.is_empty() {
             return Ok(Vec::new());
         }
-        let now_ms = self.now_ms();
-        // A file or path for which a command runs may stand in the way of no more than its next version.
-        let page = match self.settings.pace.ordered {
-            true => self.queue.first(Seq::ZERO, max)?,
-            false => self.queue.due(now_ms, max.saturating_add(self.busy.files.len().saturating_mul(2)))?,
-        };
         let mut items: Vec<Item> = Vec::new();
-        let mut tops = Tops::default();
-        for waiting in page {
-            let is_due = waiting.due_ms <= now_ms;
-            if self.settings.pace.ordered && !is_due {
-                break;
+        let mut at_hand = AtHand::default();
+        // Those for which a command runs already stay where they are.
+        let mut passed = 0;
+        loop {
+            let limit = PAGE.min(max - items.len()).max(PAGE_MIN);
+            let page = match is_ordered {
+                true => self.queue.first(limit)?,
+                false => self.queue.due(now_ms, passed, limit)?,
+            };
+            let is_last = is_ordered || page.len() < limit;
+            for waiting in page {
+                if is_ordered && waiting.due_ms > now_ms {
+                    break;
+                }
+                if self.busy.holds(&waiting) {
+                    passed += 1;
+                    continue;
+                }
+                // A file of a batch that failed is tried again alone.
+                let is_alone = waiting.attempts > 0;
+                if is_alone && !items.is_empty() {
+                    return Ok(items);
+                }
+                if let Some(item) = self.item(waiting, &mut at_hand)? {
+                    self.busy.add(&item.waiting);
+                    items.push(item);
+                }
+                if items.len() >= max || (is_alone && !items.is_empty()) {
+                    return Ok(items);
+                }
             }
-            if self.busy.holds(&waiting) {
-                continue;
-            }
-            // A file of a batch that failed is tried again alone.
-            if waiting.attempts > 0 && !items.is_empty() {
-                break;
-            }
-            let alone = waiting.attempts > 0;
-            if let Some(item) = self.item(waiting, &mut tops)? {
-                self.busy.add(&item.waiting);
-                items.push(item);
-            }
-            if items.len() >= max || (alone && !items.is_empty()) {
-                break;
+            if is_last {
+                return Ok(items);
             }
         }
-        Ok(items)
     }
 
     /// What waits, as it is now. `None`: it is not to be run for now, or not at all.
-    fn item(&mut self, waiting: Waiting, tops: &mut Tops) -> Result<Option<Item>, Trouble> {
+    fn item(&mut self, waiting: Waiting, at_hand: &mut AtHand) -> Result<Option<Item>, Trouble> {
         self.queue.remove(waiting.file)?;
-        let name = &self.settings.roots[waiting.root].0;
-        let known = self.view.at_path(name, &waiting.path)?.filter(|known| known.file_id.0 == waiting.file);
+        let known = self.known(&waiting, at_hand)?.filter(|known| known.file_id.0 == waiting.file);
         // Another version, or one that was not known to be written: its record is on its way.
         let known = known.filter(|known| known.version_seq == waiting.version);
         let Some((known, facts)) = known.and_then(|known| known.facts.clone().map(|facts| (known, facts))) else {
@@ -151,7 +161,7 @@ impl Worker {
         };
         let key = self.key(waiting.file, waiting.version);
         let item = Item::new(waiting, key, &facts, known.sha256);
-        match self.sight(&item, tops) {
+        match self.sight(&item, &mut at_hand.tops) {
             Sight::Same => self.claimed(item),
             Sight::Changed => {
                 let due_ms = self.now_ms() + AGAIN_MS;
@@ -159,6 +169,24 @@ impl Worker {
                 Ok(None)
             }
         }
+    }
+
+    /// What the inventory has at the path of what waits.
+    fn known(&self, waiting: &Waiting, at_hand: &mut AtHand) -> Result<Option<Known>, Trouble> {
+        let Some((above, name)) = waiting.path.split() else { return Ok(None) };
+        let dir = match &at_hand.dir {
+            Some((root, path, dir)) if *root == waiting.root && path == above => *dir,
+            _ => {
+                let path = RelPath::new(above).unwrap_or_default();
+                let dir = self.view.dir_by_path(&self.settings.roots[waiting.root].0, &path)?;
+                at_hand.dir = Some((waiting.root, above.to_vec(), dir));
+                dir
+            }
+        };
+        Ok(match dir {
+            Some(dir) => self.view.child(dir, name)?,
+            None => None,
+        })
     }
 
     /// Looks at the file itself.
@@ -188,13 +216,26 @@ impl Worker {
         Ok(group)
     }
 
-    fn started(&self, item: &Item, group: &Group) -> Body {
-        let waiting = &item.waiting;
-        let step = self.step(RunStep::Started, waiting.root, &waiting.path, (waiting.file, waiting.version), None);
-        let Body::Run(mut run) = step else { return step };
-        let boot = self.boot.clone();
-        run.process = Some(RunProcess { key: item.key.clone(), group: group.id(), born: group.born(), boot });
-        Body::Run(run)
+    /// Acts about what one command is run for: few, for however many files.
+    fn steps(&self, step: RunStep, items: &[Item], process: Option<&RunProcess>) -> Vec<Body> {
+        let of_roots = items.chunk_by(|one, other| one.waiting.root == other.waiting.root);
+        let one_act = |items: &[Item]| {
+            let (first, others) = items.split_first()?;
+            let Waiting { root, path, file, version, .. } = &first.waiting;
+            let mut body = self.step(step, *root, path, (*file, *version), None);
+            if let Body::Run(run) = &mut body {
+                run.more = others.iter().map(|item| (item.waiting.file, item.waiting.version)).collect();
+                run.process = process.map(|process| RunProcess { key: first.key.clone(), ..process.clone() });
+            }
+            Some(body)
+        };
+        of_roots.flat_map(|items| items.chunks(ACT_FILES_MAX)).filter_map(one_act).collect()
+    }
+
+    fn started(&self, items: &[Item], group: &Group) -> Vec<Body> {
+        let (key, boot) = (String::new(), self.boot.clone());
+        let process = RunProcess { key, group: group.id(), born: group.born(), boot };
+        self.steps(RunStep::Started, items, Some(&process))
     }
 
     /// Starts a command that is journaled.
@@ -205,7 +246,8 @@ impl Worker {
         let (done, stop) = (self.finished.0.clone(), Arc::clone(&self.around.stop));
         let pulses = self.pulses(&items);
         let process = (group.pid(), format!("{}.{}", group.id(), group.born()));
-        let told = items.clone();
+        let items = Arc::new(items);
+        let told = Arc::clone(&items);
         self.running.insert(number, Running { items, group });
         let spawned = std::thread::Builder::new().name("trigger-run".to_owned()).spawn(move || {
             // What others may take over is not to be run for here any more.
@@ -214,6 +256,7 @@ impl Worker {
                 Ok(order) => run(order, is_to_end),
                 Err(why) => failed(why),
             };
+            drop(told);
             let _ = done.send(Done { run: number, finish });
         });
         if let Err(error) = spawned {
@@ -227,6 +270,7 @@ impl Worker {
         let Done { run, finish } = done;
         let Some(running) = self.running.remove(&run) else { return Ok(()) };
         let Running { items, group } = running;
+        let items = Arc::unwrap_or_clone(items);
         match &finish.why {
             // What is left of a group whose command failed is ended with it.
             Some(_) => drop(group),
@@ -243,36 +287,37 @@ impl Worker {
         }
         let count = items.len() as u64;
         let why = finish.why.unwrap_or_default();
+        if why.is_empty() && self.settings.claim.is_some() {
+            self.concluding.extend(items);
+            return Ok(());
+        }
+        items.iter().for_each(|item| self.busy.remove(&item.waiting));
+        if why.is_empty() {
+            self.done_with(items);
+            return Ok(());
+        }
         for item in items {
-            if why.is_empty() && item.held.is_some() {
-                self.concluding.push(item);
-                continue;
-            }
-            self.busy.remove(&item.waiting);
-            if why.is_empty() {
-                self.done_with(item);
-            } else if !finish.is_cut {
+            if !finish.is_cut {
                 self.failed(item, &why)?;
             } else if !self.is_stopped() {
                 self.ask_later(item.waiting)?;
             }
         }
-        self.settings.meter.change(|reading| {
-            if !why.is_empty() && !finish.is_cut {
+        if !finish.is_cut {
+            self.settings.meter.change(|reading| {
                 reading.failed += count;
                 reading.last_error = Some((now(), why));
-            }
-        });
+            });
+        }
         Ok(())
     }
 
-    /// A version is done.
-    pub(super) fn done_with(&mut self, item: Item) {
-        let Waiting { root, path, file, version, .. } = &item.waiting;
-        self.acts.push(self.step(RunStep::Ran, *root, path, (*file, *version), None));
-        self.settings.meter.change(|reading| reading.done += 1);
+    /// Versions are done.
+    pub(super) fn done_with(&mut self, items: Vec<Item>) {
+        self.acts.extend(self.steps(RunStep::Ran, &items, None));
+        self.settings.meter.change(|reading| reading.done += items.len() as u64);
         if self.settings.then.is_some() {
-            self.leaving.push(item);
+            self.leaving.extend(items);
         }
     }
 
@@ -356,6 +401,14 @@ impl Busy {
         self.files.remove(&waiting.file);
         self.paths.remove(&(waiting.root, waiting.path.clone()));
     }
+}
+
+/// What was found for one file and is good for the next.
+#[derive(Default)]
+struct AtHand {
+    tops: Tops,
+    /// A directory, by its root and path there; `None`: the inventory has none.
+    dir: Option<(usize, Vec<u8>, Option<DirId>)>,
 }
 
 /// The roots' directories, while files are looked at.

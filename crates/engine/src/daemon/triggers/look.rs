@@ -211,6 +211,7 @@ impl Worker {
             path: path.clone(),
             file,
             version,
+            more: Vec::new(),
             process: None,
             why: why.map(str::to_owned),
         }))

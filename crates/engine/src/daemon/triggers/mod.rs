@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, select, unbounded};
 use keepwatch_journal::{Disk, ReadError, Reader, Tail};
 
 use crate::clock::{Clock, SystemClock};
+use crate::daemon::acting::{ActError, Acting};
 use crate::daemon::progress::Progress;
 use crate::daemon::service::Command;
 use crate::inventory::{InventoryError, RunState, View};
@@ -32,6 +33,7 @@ use crate::processes;
 use crate::trigger::{Group, end_group};
 use crate::watch::process::Groups;
 
+pub use answer::acts;
 pub use meter::{Meter, Reading};
 pub use queue::{Said, queue_of, said};
 pub use settings::{Asked, Existing, Pace, RunAs, Then, TriggerError, TriggerSettings, Wish};
@@ -44,10 +46,8 @@ use settings::Understood;
 /// After trouble it is tried again after this time, doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// How long the inventory may take to apply what was journaled.
-const APPLY_MAX: Duration = Duration::from_secs(600);
-/// And how often it is looked then.
-const APPLY_LOOK: Duration = Duration::from_millis(5);
+/// While it waits for that it looks this often whether it is to end.
+const STOP_LOOK: Duration = Duration::from_millis(5);
 /// Without records it looks this often whether it is to end.
 const LOOK_WAIT: Duration = Duration::from_millis(200);
 /// Records that are looked at together.
@@ -96,6 +96,15 @@ pub(super) enum Trouble {
     Stopped,
 }
 
+impl From<ActError> for Trouble {
+    fn from(error: ActError) -> Self {
+        match error {
+            ActError::Behind => Trouble::Behind,
+            ActError::Stopped => Trouble::Stopped,
+        }
+    }
+}
+
 impl From<std::io::Error> for Trouble {
     fn from(error: std::io::Error) -> Self {
         Trouble::Claims(error.to_string())
@@ -132,19 +141,21 @@ pub(super) struct Worker {
     leaving: Vec<Item>,
     /// Acts that are to be journaled.
     acts: Vec<Body>,
-    /// The last record that has to be applied before the inventory tells what was done.
-    last_told: Seq,
+    acting: Acting,
 }
 
 impl Worker {
     pub(super) fn new(settings: TriggerSettings, around: Surroundings) -> Result<Self, String> {
         let understood = settings.understand().map_err(|error| error.to_string())?;
         let view = View::open(&around.inventory).map_err(|error| error.to_string())?;
-        let queue = Queue::open(&queue_of(&around.state, settings.name.as_str()))
+        let queue = Queue::open(&queue_of(&around.state, settings.name.as_str()), settings.pace.ordered)
             .map_err(|error| format!("its queue cannot be opened: {error}"))?;
         let (state, host) = &around.identity;
         let claims = settings.claim.map(|timeout| Claims::start(&settings, timeout, state, host));
+        let Surroundings { commands, progress, tail, stop, .. } = &around;
+        let acting = Acting::new(commands.clone(), Arc::clone(progress), Arc::clone(tail), Arc::clone(stop));
         Ok(Worker {
+            acting,
             claims,
             concluding: Vec::new(),
             settings: Arc::new(settings),
@@ -165,7 +176,6 @@ impl Worker {
             finished: unbounded(),
             leaving: Vec::new(),
             acts: Vec::new(),
-            last_told: Seq::ZERO,
         })
     }
 
@@ -185,7 +195,7 @@ impl Worker {
             }
             let until = Instant::now() + wait;
             while Instant::now() < until && !self.is_stopped() {
-                std::thread::sleep(APPLY_LOOK);
+                std::thread::sleep(STOP_LOOK);
             }
             wait = (wait * 2).min(RETRY_MAX);
         }
@@ -219,16 +229,16 @@ impl Worker {
     }
 
     fn is_stopped(&self) -> bool {
-        self.around.stop.load(Ordering::Acquire) || self.around.tail.is_closed()
+        self.acting.is_stopped()
     }
 
     fn check_stop(&self) -> Result<(), Trouble> {
-        if self.is_stopped() { Err(Trouble::Stopped) } else { Ok(()) }
+        Ok(self.acting.check_stop()?)
     }
 
     fn work(&mut self) -> Result<(), Trouble> {
         self.queue.clear()?;
-        self.busy = Busy::of(self.running.values().flat_map(|running| &running.items).chain(&self.concluding));
+        self.busy = Busy::of(self.running.values().flat_map(|running| running.items.iter()).chain(&self.concluding));
         self.wait_for_scans()?;
         self.configure()?;
         self.end_survivors()?;
@@ -390,39 +400,17 @@ impl Worker {
 
     /// Waits until the inventory has a record, and all that was done here.
     fn applied(&self, seq: Seq) -> Result<(), Trouble> {
-        let seq = seq.max(self.last_told);
-        let until = Instant::now() + APPLY_MAX;
-        while !self.around.progress.wait_for(seq, LOOK_WAIT) {
-            self.check_stop()?;
-            if Instant::now() > until {
-                return Err(Trouble::Behind);
-            }
-            // Where the inventory cannot be written it does not wait either.
-            std::thread::sleep(APPLY_LOOK);
-        }
-        Ok(())
+        Ok(self.acting.applied(seq)?)
     }
 
     /// Has acts journaled. They take effect when the inventory applies them.
     fn tell(&mut self) -> Result<(), Trouble> {
-        if self.acts.is_empty() {
-            return Ok(());
-        }
-        let (answer, answered) = bounded(1);
-        let acts = std::mem::take(&mut self.acts);
-        self.around.commands.send(Command::Acts { acts, done: answer }).map_err(|_| Trouble::Stopped)?;
-        self.last_told = answered.recv().map_err(|_| Trouble::Stopped)?;
-        Ok(())
+        Ok(self.acting.tell(std::mem::take(&mut self.acts))?)
     }
 
     /// Waits until all acts are on disk.
-    fn durable(&mut self) -> Result<(), Trouble> {
-        while self.around.tail.head().seq < self.last_told {
-            self.check_stop()?;
-            let before = Seq(self.last_told.0 - 1);
-            let _ = self.around.tail.wait_past(before, Instant::now() + LOOK_WAIT);
-        }
-        Ok(())
+    fn durable(&self) -> Result<(), Trouble> {
+        Ok(self.acting.durable()?)
     }
 }
 

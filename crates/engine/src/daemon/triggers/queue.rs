@@ -69,19 +69,19 @@ pub fn queue_of(state: &Path, trigger: &str) -> PathBuf {
 }
 
 impl Queue {
-    /// An empty queue; outputs of before stay, if they can be read.
-    pub(super) fn open(path: &Path) -> Result<Queue> {
-        Queue::open_as_it_is(path).or_else(|_| {
+    /// An empty queue; outputs of before stay, if they can be read. Where it `is_ordered`, [`Queue::first`] is quick.
+    pub(super) fn open(path: &Path, is_ordered: bool) -> Result<Queue> {
+        Queue::open_as_it_is(path, is_ordered).or_else(|_| {
             for ending in ["", "-wal", "-shm"] {
                 let mut name = path.as_os_str().to_owned();
                 name.push(ending);
                 let _ = std::fs::remove_file(name);
             }
-            Queue::open_as_it_is(path)
+            Queue::open_as_it_is(path, is_ordered)
         })
     }
 
-    fn open_as_it_is(path: &Path) -> Result<Queue> {
+    fn open_as_it_is(path: &Path, is_ordered: bool) -> Result<Queue> {
         if let Some(dir) = path.parent() {
             let _ = std::fs::create_dir_all(dir);
         }
@@ -97,12 +97,14 @@ impl Queue {
                file INTEGER PRIMARY KEY, version INTEGER NOT NULL, root INTEGER NOT NULL, path BLOB NOT NULL,
                attempts INTEGER NOT NULL, ord INTEGER NOT NULL, due_ms INTEGER NOT NULL) STRICT;
              CREATE INDEX queue_due ON queue (due_ms, ord);
-             CREATE INDEX queue_ord ON queue (ord);
              CREATE TABLE IF NOT EXISTS said (
                id INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, root TEXT NOT NULL, path BLOB NOT NULL,
                version INTEGER NOT NULL, why TEXT, took_ms INTEGER NOT NULL, stdout BLOB NOT NULL,
                stderr BLOB NOT NULL) STRICT;",
         )?;
+        if is_ordered {
+            db.execute_batch("CREATE INDEX queue_ord ON queue (ord)")?;
+        }
         Ok(Queue { db, count: 0 })
     }
 
@@ -173,22 +175,32 @@ impl Queue {
         Ok(())
     }
 
-    /// Some of what is due by now, the longest first.
-    pub(super) fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Waiting>> {
+    /// Some of what is due by now, the longest first, but for the first few.
+    pub(super) fn due(&self, now_ms: u64, behind: usize, limit: usize) -> Result<Vec<Waiting>> {
         let mut find = self.db.prepare_cached(
             "SELECT file, version, root, path, attempts, ord, due_ms FROM queue WHERE due_ms<=?1 \
-             ORDER BY due_ms, ord LIMIT ?2",
+             ORDER BY due_ms, ord LIMIT ?2 OFFSET ?3",
         )?;
-        let rows = find.query_map(params![now_ms.cast_signed(), limit.cast_signed()], read_waiting)?;
+        let rows =
+            find.query_map(params![now_ms.cast_signed(), limit.cast_signed(), behind.cast_signed()], read_waiting)?;
         rows.collect()
     }
 
-    /// Some of what waits, due or not, in the order in which it became complete.
-    pub(super) fn first(&self, behind: Seq, limit: usize) -> Result<Vec<Waiting>> {
+    /// What waits, due or not, in the order in which it became complete: the first of it.
+    pub(super) fn first(&self, limit: usize) -> Result<Vec<Waiting>> {
         let mut find = self.db.prepare_cached(
-            "SELECT file, version, root, path, attempts, ord, due_ms FROM queue WHERE ord>?1 ORDER BY ord LIMIT ?2",
+            "SELECT file, version, root, path, attempts, ord, due_ms FROM queue ORDER BY ord LIMIT ?1",
         )?;
-        let rows = find.query_map(params![behind.0.cast_signed(), limit.cast_signed()], read_waiting)?;
+        let rows = find.query_map([limit.cast_signed()], read_waiting)?;
+        rows.collect()
+    }
+
+    /// Some of what waits, behind a file id, in the order of those.
+    pub(super) fn after(&self, file: i64, limit: usize) -> Result<Vec<Waiting>> {
+        let mut find = self.db.prepare_cached(
+            "SELECT file, version, root, path, attempts, ord, due_ms FROM queue WHERE file>?1 ORDER BY file LIMIT ?2",
+        )?;
+        let rows = find.query_map(params![file, limit.cast_signed()], read_waiting)?;
         rows.collect()
     }
 
@@ -276,18 +288,20 @@ mod tests {
     #[test]
     fn what_waits_comes_by_its_time_and_then_by_its_order() {
         let dir = tempfile::tempdir().unwrap();
-        let mut queue = Queue::open(&queue_of(dir.path(), "a")).unwrap();
+        let mut queue = Queue::open(&queue_of(dir.path(), "a"), true).unwrap();
         for one in [waiting(1, 1, 30, 0), waiting(2, 2, 10, 50), waiting(3, 3, 20, 0)] {
             queue.put(&one).unwrap();
         }
         let files = |found: Vec<Waiting>| found.iter().map(|one| one.file).collect::<Vec<_>>();
-        assert_eq!(files(queue.due(0, 9).unwrap()), [3, 1]);
-        assert_eq!(files(queue.due(50, 9).unwrap()), [3, 1, 2]);
-        assert_eq!(files(queue.first(Seq::ZERO, 2).unwrap()), [2, 3]);
+        assert_eq!(files(queue.due(0, 0, 9).unwrap()), [3, 1]);
+        assert_eq!(files(queue.due(50, 0, 9).unwrap()), [3, 1, 2]);
+        assert_eq!(files(queue.due(50, 1, 1).unwrap()), [1]);
+        assert_eq!(files(queue.first(2).unwrap()), [2, 3]);
+        assert_eq!(files(queue.after(1, 1).unwrap()), [2]);
         queue.put(&waiting(3, 3, 99, 99)).unwrap();
-        assert_eq!(files(queue.due(0, 1).unwrap()), [3], "it keeps its turn");
+        assert_eq!(files(queue.due(0, 0, 1).unwrap()), [3], "it keeps its turn");
         queue.put(&waiting(3, 4, 99, 99)).unwrap();
-        assert_eq!((files(queue.due(0, 9).unwrap()), queue.count()), (vec![1], 3), "a new version does not");
+        assert_eq!((files(queue.due(0, 0, 9).unwrap()), queue.count()), (vec![1], 3), "a new version does not");
         queue.remove(1).unwrap();
         assert_eq!(queue.next_due_ms().unwrap(), Some(50));
     }
@@ -307,16 +321,16 @@ mod tests {
             stdout: b"\xff".to_vec(),
             stderr: Vec::new(),
         };
-        let queue = Queue::open(&path).unwrap();
+        let queue = Queue::open(&path, false).unwrap();
         for _ in 0..OUTPUTS_MAX + 5 {
             queue.keep(&said_once).unwrap();
         }
         drop(queue);
-        drop(Queue::open(&path).unwrap());
+        drop(Queue::open(&path, false).unwrap());
         assert_eq!(said(&path, None, usize::MAX / 2).len(), usize::try_from(OUTPUTS_MAX).unwrap());
         assert_eq!(said(&path, Some(("r", &said_once.path)), 1), std::slice::from_ref(&said_once));
         assert!(said(&path, Some(("r", &RelPath::ROOT)), 1).is_empty());
         std::fs::write(&path, [b'x'; 8192]).unwrap();
-        assert_eq!(Queue::open(&path).unwrap().count(), 0);
+        assert_eq!(Queue::open(&path, false).unwrap().count(), 0);
     }
 }
