@@ -110,7 +110,7 @@ impl Source {
         let before = self.checked(file.as_fd(), original)?;
         let meta = meta_of(&before, xattrs(file.as_fd()));
         let file = File::from(file);
-        let mut bytes = Hashing { inner: &file, hash: Sha256::new(), length: 0 };
+        let mut bytes = Hashing { inner: &file, expected: original.size, hash: Sha256::new(), length: 0 };
         let is_sparse = u64::try_from(before.st_blocks).unwrap_or(0).saturating_mul(512) < original.size;
         let content = Content::File { bytes: &mut bytes, size: original.size, is_sparse };
         let staged = session.stage(place, &meta, content)?;
@@ -177,15 +177,19 @@ impl Source {
     }
 }
 
-/// Reads, and hashes what it reads.
+/// Reads as much as is expected, and hashes what it reads. Whether there is more, the file's state tells afterwards.
 struct Hashing<R> {
     inner: R,
+    expected: u64,
     hash: Sha256,
     length: u64,
 }
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.length >= self.expected {
+            return Ok(0);
+        }
         let read = self.inner.read(buffer)?;
         self.hash.update(&buffer[..read]);
         self.length += read as u64;

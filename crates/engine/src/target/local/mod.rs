@@ -4,7 +4,9 @@
 //! leads to errors and never to files in the bare mount point. No link on the way is followed.
 
 mod mark;
+mod meta;
 mod session;
+mod stage;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -3,32 +3,25 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Advice, AtFlags, Dir, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{Advice, AtFlags, Dir, Mode, OFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::LocalTarget;
+use super::meta::{set_link_meta, set_meta_of, set_node_meta};
+use super::stage::Staging;
 use crate::beneath::open_beneath;
 use crate::model::{FileType, RelPath};
 use crate::target::attributes::{meta_of, xattrs};
-use crate::target::{
-    Content, Found, Meta, Result, STAGING, Session, Staged, Stated, TargetError, is_own, numbered_name, shown,
-};
+use crate::target::{Content, Found, Meta, Result, Session, Staged, Stated, TargetError, is_own, numbered_name, shown};
 
 /// Directories whose descriptors are held; beyond, all are closed and opened again.
 const DIRS_MAX: usize = 256;
-/// The most that is read at once.
-const BUFFER_MAX: usize = 256 * 1024;
-/// Zeros are left out in runs of this length, and at such offsets.
-const HOLE: usize = 4096;
-/// Characters of a state's id in the names of what is staged: as many as a UUID has digits.
-const TAG_MAX: usize = 32;
 /// Up to so many directories are synced one by one, more by one sync of the file system.
 const DIR_SYNCS_MAX: usize = 4;
 
@@ -36,19 +29,16 @@ const DIR_SYNCS_MAX: usize = 4;
 pub(super) struct LocalSession {
     place: String,
     top: OwnedFd,
-    staging: OwnedFd,
-    /// What the names of all that is staged begin with.
-    tag: String,
-    next: AtomicU64,
+    staging: Staging,
     dirs: Mutex<HashMap<RelPath, Arc<OwnedFd>>>,
 }
 
-fn io(doing: &'static str, path: &RelPath) -> impl Fn(Errno) -> TargetError {
+pub(super) fn io(doing: &'static str, path: &RelPath) -> impl Fn(Errno) -> TargetError {
     let path = path.clone();
     move |error| of_errno(doing, &path, error)
 }
 
-fn of_errno(doing: &'static str, path: &RelPath, error: Errno) -> TargetError {
+pub(super) fn of_errno(doing: &'static str, path: &RelPath, error: Errno) -> TargetError {
     let refused = |why: &str| TargetError::Refused { path: shown(path), why: why.to_owned() };
     match error {
         Errno::NOSPC | Errno::DQUOT => TargetError::Full { path: shown(path) },
@@ -65,23 +55,9 @@ fn of_errno(doing: &'static str, path: &RelPath, error: Errno) -> TargetError {
 impl LocalSession {
     /// Begins; what an earlier session of this state left staged is dropped.
     pub(super) fn begin(target: &LocalTarget, top: OwnedFd, state: &str) -> Result<Self> {
-        let away = |error: Errno| target.away(format!("it cannot be written: {error}"));
-        match rustix::fs::mkdirat(&top, STAGING, Mode::from(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(away(error)),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let staging = rustix::fs::openat(&top, STAGING, flags, Mode::empty()).map_err(away)?;
-        let tag = tag_of(state);
-        clear(&staging, &tag).map_err(away)?;
-        Ok(LocalSession {
-            place: target.top.display().to_string(),
-            top,
-            staging,
-            tag,
-            next: AtomicU64::new(first_number()),
-            dirs: Mutex::default(),
-        })
+        let staging = Staging::begin(&top, state);
+        let staging = staging.map_err(|error| target.away(format!("it cannot be written: {error}")))?;
+        Ok(LocalSession { place: target.top.display().to_string(), top, staging, dirs: Mutex::default() })
     }
 
     /// The directory that holds a path, and the name in it.
@@ -129,63 +105,17 @@ impl LocalSession {
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn staged_name(&self, number: u64) -> String {
-        format!("{}{number:x}", self.tag)
-    }
-
-    fn write(&self, name: &str, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<()> {
-        let staging = self.staging.as_fd();
-        match content {
-            Content::File { bytes, size, is_sparse } => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let file = rustix::fs::openat(staging, name, flags, Mode::from(0o600)).map_err(io("write", path))?;
-                let mut file = File::from(file);
-                fill(&mut file, path, bytes, size, is_sparse)?;
-                set_meta_of(file.as_fd(), meta).map_err(io("set the attributes of", path))?;
-            }
-            Content::Symlink(to) => {
-                rustix::fs::symlinkat(OsStr::from_bytes(to), staging, name).map_err(io("make the link", path))?;
-                set_link_meta(staging, OsStr::new(name), meta).map_err(io("set the attributes of", path))?;
-            }
-            Content::Fifo => {
-                let kind = rustix::fs::FileType::Fifo;
-                rustix::fs::mknodat(staging, name, kind, Mode::from(0o600), 0).map_err(io("make the pipe", path))?;
-                set_node_meta(staging, OsStr::new(name), meta).map_err(io("set the attributes of", path))?;
-            }
-            Content::Device { is_block, number } => {
-                let kind = match is_block {
-                    true => rustix::fs::FileType::BlockDevice,
-                    false => rustix::fs::FileType::CharacterDevice,
-                };
-                rustix::fs::mknodat(staging, name, kind, Mode::from(0o600), number)
-                    .map_err(io("make the device", path))?;
-                set_node_meta(staging, OsStr::new(name), meta).map_err(io("set the attributes of", path))?;
-            }
-        }
-        Ok(())
-    }
-
     /// One staged object to its place. What stood there goes, or is kept.
     fn put_in_place(&self, staged: &Staged, keep: Option<&RelPath>) -> Result<Arc<OwnedFd>> {
         let (dir, name) = self.parent(&staged.path, true)?;
-        let temporary = self.staged_name(staged.number);
         let failed = io("put in place", &staged.path);
-        match rustix::fs::renameat_with(&self.staging, &*temporary, &*dir, name, RenameFlags::NOREPLACE) {
-            Ok(()) => return Ok(dir),
-            Err(Errno::EXIST) => {}
-            // A file system without that flag: look instead.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                if matches!(rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT)) {
-                    rustix::fs::renameat(&self.staging, &*temporary, &*dir, name).map_err(failed)?;
-                    return Ok(dir);
-                }
-            }
-            Err(error) => return Err(failed(error)),
+        if self.staging.place(staged, &dir, name).map_err(&failed)? {
+            return Ok(dir);
         }
         if let Some(keep) = keep {
             self.keep(&staged.path, &dir, name, keep)?;
         }
-        rustix::fs::renameat(&self.staging, &*temporary, &*dir, name).map_err(failed)?;
+        self.staging.replace(staged, &dir, name).map_err(failed)?;
         Ok(dir)
     }
 
@@ -219,13 +149,8 @@ impl LocalSession {
     fn sync_staged(&self, staged: &[Staged]) -> Result<()> {
         let Some(first) = staged.first() else { return Ok(()) };
         let failed = io("make durable", &first.path);
-        if staged.len() == 1 {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let name = self.staged_name(first.number);
-            // Of a link, a device, or a file that not even its owner may read there is no descriptor to sync.
-            if let Ok(file) = rustix::fs::openat(&self.staging, &*name, flags, Mode::empty()) {
-                return rustix::fs::fsync(file).map_err(failed);
-            }
+        if staged.len() == 1 && self.staging.sync_one(first).map_err(&failed)? {
+            return Ok(());
         }
         rustix::fs::syncfs(&self.top).map_err(failed)
     }
@@ -286,19 +211,11 @@ impl Session for LocalSession {
     }
 
     fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let name = self.staged_name(number);
-        match self.write(&name, path, meta, content) {
-            Ok(()) => Ok(Staged { path: path.clone(), number }),
-            Err(error) => {
-                let _ = rustix::fs::unlinkat(&self.staging, &*name, AtFlags::empty());
-                Err(error)
-            }
-        }
+        self.staging.take(path, meta, content)
     }
 
     fn discard(&self, staged: Staged) {
-        let _ = rustix::fs::unlinkat(&self.staging, &*self.staged_name(staged.number), AtFlags::empty());
+        self.staging.discard(&staged);
     }
 
     fn publish(&self, staged: Vec<Staged>, keep: Option<&RelPath>) -> Vec<Result<()>> {
@@ -367,13 +284,8 @@ impl Session for LocalSession {
     fn link(&self, from: &RelPath, to: &RelPath) -> Result<()> {
         let (from_dir, from_name) = self.parent(from, false)?;
         let (to_dir, to_name) = self.parent(to, true)?;
-        let temporary = self.staged_name(self.next.fetch_add(1, Ordering::Relaxed));
-        let failed = io("link", to);
-        rustix::fs::linkat(&*from_dir, from_name, &self.staging, &*temporary, AtFlags::empty()).map_err(&failed)?;
-        rustix::fs::renameat(&self.staging, &*temporary, &*to_dir, to_name).map_err(&failed)?;
-        // Of two names of one file rename(2) leaves both.
-        let _ = rustix::fs::unlinkat(&self.staging, &*temporary, AtFlags::empty());
-        Ok(())
+        let linked = self.staging.second_name((&from_dir, from_name), (&to_dir, to_name));
+        linked.map_err(io("link", to))
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<()> {
@@ -416,103 +328,6 @@ impl Session for LocalSession {
     fn sync(&self) -> Result<()> {
         rustix::fs::syncfs(&self.top).map_err(io("make durable", &RelPath::ROOT))
     }
-}
-
-/// A state's id as the beginning of a name.
-fn tag_of(state: &str) -> String {
-    let fit: String = state.chars().filter(char::is_ascii_alphanumeric).take(TAG_MAX).collect();
-    format!("{fit}.")
-}
-
-/// Where a session begins to number: no two begin at the same nanosecond, so that one which is thought to be dead, and is not,
-/// never meets what a later one stages.
-fn first_number() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(1)
-}
-
-/// Drops everything in the staging directory that has this tag.
-fn clear(staging: &OwnedFd, tag: &str) -> rustix::io::Result<()> {
-    let names: Vec<_> = Dir::read_from(staging)?.filter_map(|entry| Some(entry.ok()?.file_name().to_owned())).collect();
-    for name in names.iter().filter(|name| name.to_bytes().starts_with(tag.as_bytes())) {
-        rustix::fs::unlinkat(staging, &**name, AtFlags::empty())?;
-    }
-    Ok(())
-}
-
-/// Copies until the end of what is read.
-fn fill(file: &mut File, path: &RelPath, bytes: &mut dyn Read, size: u64, is_sparse: bool) -> Result<()> {
-    let failed = |error: io::Error| of_errno("write", path, Errno::from_io_error(&error).unwrap_or(Errno::IO));
-    let expected = usize::try_from(size).unwrap_or(usize::MAX);
-    let mut buffer = vec![0; expected.saturating_add(1).clamp(HOLE, BUFFER_MAX)];
-    let mut length: u64 = 0;
-    let mut ends_in_hole = false;
-    loop {
-        let read = match bytes.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(source) => return Err(TargetError::Source { path: shown(path), source }),
-        };
-        length += read as u64;
-        if !is_sparse {
-            file.write_all(&buffer[..read]).map_err(failed)?;
-            continue;
-        }
-        for block in buffer[..read].chunks(HOLE) {
-            ends_in_hole = block.iter().all(|byte| *byte == 0);
-            if ends_in_hole {
-                file.seek(SeekFrom::Current(i64::try_from(block.len()).unwrap_or(0))).map_err(failed)?;
-            } else {
-                file.write_all(block).map_err(failed)?;
-            }
-        }
-    }
-    if ends_in_hole {
-        file.set_len(length).map_err(failed)?;
-    }
-    Ok(())
-}
-
-fn timestamps(mtime_ns: i64) -> Timestamps {
-    let mtime = Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) };
-    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT }, last_modification: mtime }
-}
-
-/// What only a privileged process may set is set as far as it goes.
-fn as_far_as_allowed(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
-    match result {
-        Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
-        result => result,
-    }
-}
-
-/// Owner first: changing it takes set-id bits and capabilities away. Times last.
-fn set_meta_of(file: BorrowedFd<'_>, meta: &Meta) -> rustix::io::Result<()> {
-    let stat = rustix::fs::fstat(file)?;
-    if (stat.st_uid, stat.st_gid) != (meta.uid, meta.gid) {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
-        as_far_as_allowed(rustix::fs::fchown(file, Some(uid), Some(gid)))?;
-    }
-    for (name, value) in &meta.xattrs {
-        as_far_as_allowed(rustix::fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty()))?;
-    }
-    rustix::fs::fchmod(file, Mode::from(meta.mode))?;
-    rustix::fs::futimens(file, &timestamps(meta.mtime_ns))
-}
-
-fn set_link_meta(dir: BorrowedFd<'_>, name: &OsStr, meta: &Meta) -> rustix::io::Result<()> {
-    let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
-    as_far_as_allowed(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW))?;
-    rustix::fs::utimensat(dir, name, &timestamps(meta.mtime_ns), AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// Of what cannot be opened without effect. chmod(2) follows links, so that is only for names that nobody else can swap.
-fn set_node_meta(dir: BorrowedFd<'_>, name: &OsStr, meta: &Meta) -> rustix::io::Result<()> {
-    let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
-    as_far_as_allowed(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW))?;
-    rustix::fs::chmodat(dir, name, Mode::from(meta.mode), AtFlags::empty())?;
-    rustix::fs::utimensat(dir, name, &timestamps(meta.mtime_ns), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 fn look_at(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Option<Found>> {
