@@ -15,6 +15,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use rustix::process::{Resource, Rlimit};
 
 mod args;
 mod aws;
@@ -36,6 +37,9 @@ mod verifying;
 
 use error::{CommandError, Kind, Outcome};
 
+/// Files that are ever open at the same time.
+const OPEN_FILES: u64 = 65_536;
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -52,6 +56,7 @@ pub fn main() -> ExitCode {
 
 /// Runs a command line.
 fn run(argv: impl Iterator<Item = OsString>) -> Result<Outcome, CommandError> {
+    allow_open_files();
     let argv = args::with_dashes(argv);
     match cli::Cli::try_parse_from(argv) {
         Ok(cli) => {
@@ -59,6 +64,17 @@ fn run(argv: impl Iterator<Item = OsString>) -> Result<Outcome, CommandError> {
             cli.command.run(&cli::Context { globals: cli.globals, environment })
         }
         Err(error) => refuse(&error),
+    }
+}
+
+/// Lets this process have as many files open as it may: what is copied is held open until all of its batch is durable. The limit
+/// that shells set by default is for programs that use select(2), which this is not.
+fn allow_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        // Without it, less is held open.
+        let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit });
     }
 }
 
