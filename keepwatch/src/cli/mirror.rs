@@ -13,12 +13,12 @@ use keepwatch_engine::daemon::replicate::{Phase, Reading, ReplicaSettings, previ
 use keepwatch_engine::daemon::service::{self, Command, Mode};
 use keepwatch_engine::model::{JournalId, RelPath};
 use keepwatch_engine::sync::layout::Layout;
-use keepwatch_engine::target::{TargetUrl, Timetable, UrlError};
+use keepwatch_engine::target::{ExecCommand, TargetUrl, Timetable, UrlError, Way};
 use keepwatch_engine::watch::lease::block_sigio;
 
 use super::Context;
 use crate::aws;
-use crate::config::replicas::{HTTP_CREDENTIAL, HTTP_VARIABLE};
+use crate::config::replicas::{HTTP_CREDENTIAL, HTTP_VARIABLE, parse_far_side, parse_ssh_command};
 use crate::config::replicas::{
     LayoutKind, ReplicaSpec, SpecLimits, lead_of, parse_on_delete, parse_percent, read_rules,
 };
@@ -94,7 +94,19 @@ pub struct Args {
     /// File whose first line is the secret that signs requests by http, or USER:PASSWORD of an rclone that runs
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// How long a plug-in (60s), a server (30s) or rclone (5m) may say nothing
+    /// Program to run as ssh, with arguments, such as "ssh -4"
+    #[arg(long, value_name = "COMMAND", value_parser = parse_ssh_command)]
+    pub ssh_command: Option<ExecCommand>,
+    /// Configuration file for ssh, in place of the user's and the system's
+    #[arg(long, value_name = "FILE")]
+    pub ssh_config: Option<PathBuf>,
+    /// Private key to log in with by ssh, and no other
+    #[arg(long, value_name = "FILE")]
+    pub identity_file: Option<PathBuf>,
+    /// How to talk to the far side of ssh: to `keepwatch receive` where it is installed, always, or never
+    #[arg(long, value_name = "auto|receive|sftp", value_parser = parse_far_side)]
+    pub far_side: Option<Way>,
+    /// How long a plug-in (60s), a server (30s), ssh (45s) or rclone (5m) may say nothing
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
     /// What happens to a copy whose original is gone
@@ -232,6 +244,12 @@ fn spec(args: &Args, target: TargetUrl, context: &Context) -> Result<ReplicaSpec
         let elsewhere = || SecretFrom::of(&context.environment, HTTP_VARIABLE, HTTP_CREDENTIAL);
         spec.secret = file.map_or_else(elsewhere, SecretFrom::File);
         spec.target_secret().read().map_err(CommandError::usage)?;
+    }
+    if let TargetUrl::Ssh(_) = spec.url {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| context.environment.current_dir.join(path));
+        (spec.ssh.config, spec.ssh.identity) = (path(&args.ssh_config), path(&args.identity_file));
+        spec.ssh.way = args.far_side.unwrap_or_default();
+        spec.ssh_command.clone_from(&args.ssh_command);
     }
     if let TargetUrl::S3(_) = spec.url {
         spec.aws = aws_source(args, context);

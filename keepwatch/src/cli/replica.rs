@@ -92,6 +92,9 @@ pub struct AddArgs {
     /// Take what lies there already for copies, and of other hosts for their originals, as `replica import` does
     #[arg(long)]
     pub import_origins: bool,
+    /// Private key to log in with by ssh, and no other
+    #[arg(long, value_name = "FILE")]
+    pub identity_file: Option<String>,
 }
 
 /// Flags of `keepwatch replica list`.
@@ -454,6 +457,7 @@ fn section(name: &str, url: &TargetUrl, args: &AddArgs) -> String {
         ("on_delete", args.on_delete.as_deref()),
         ("bwlimit", args.bwlimit.as_deref()),
         ("secret_file", args.secret_file.as_deref()),
+        ("identity_file", args.identity_file.as_deref()),
     ] {
         if let Some(given) = given {
             text += &format!("{key} = {}\n", value(given));

@@ -12,7 +12,9 @@ use keepwatch_engine::model::{ReplicaName, RootName};
 use keepwatch_engine::sync::filter::FilterText;
 use keepwatch_engine::sync::guards::Limits;
 use keepwatch_engine::sync::layout::Layout;
-use keepwatch_engine::target::{Access, ExecPatience, Patience, RcloneAccess, Secret, TargetUrl, Throttled, Timetable};
+use keepwatch_engine::target::{
+    Access, ExecCommand, ExecPatience, Patience, RcloneAccess, Secret, SshOptions, TargetUrl, Throttled, Timetable, Way,
+};
 
 use super::problem::{Origin, Problem, Sourced};
 use super::reader::{Table, nearest};
@@ -64,6 +66,10 @@ pub struct RawReplica {
     credentials_file: Option<Sourced<PathBuf>>,
     timeout: Option<Sourced<Duration>>,
     secret_file: Option<Sourced<PathBuf>>,
+    ssh_command: Option<Sourced<ExecCommand>>,
+    ssh_config: Option<Sourced<PathBuf>>,
+    identity_file: Option<Sourced<PathBuf>>,
+    far_side: Option<Sourced<Way>>,
 }
 
 /// Where originals go.
@@ -116,6 +122,27 @@ pub fn parse_percent(text: &str) -> Result<u8, String> {
     percent.ok_or_else(|| format!("`{text}` is no share: write it as \"10%\""))
 }
 
+/// The program that is run as `ssh`, and what it is told first.
+///
+/// # Errors
+/// How to write it.
+pub fn parse_ssh_command(text: &str) -> Result<ExecCommand, String> {
+    let command = ExecCommand::parse(text.as_bytes()).filter(ExecCommand::is_found_anywhere);
+    command.ok_or_else(|| {
+        format!(
+            "`{text}` is no ssh command: write it as \"ssh ARG…\" or \"/absolute/path/ssh ARG…\", every quote closed"
+        )
+    })
+}
+
+/// How to talk to the far side of an ssh, by its word.
+///
+/// # Errors
+/// The words that there are.
+pub fn parse_far_side(text: &str) -> Result<Way, String> {
+    Way::parse(text).ok_or_else(|| format!("`{text}` is not known: use \"auto\", \"receive\" or \"sftp\""))
+}
+
 /// A replica, complete and with defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaSpec {
@@ -153,6 +180,10 @@ pub struct ReplicaSpec {
     pub timeout: Option<Duration>,
     /// By what requests to an HTTP target are signed.
     pub secret: SecretFrom,
+    /// What is run as ssh; `None`: ssh.
+    pub ssh_command: Option<ExecCommand>,
+    /// What ssh is told, but for what `ssh_command` and `timeout` say.
+    pub ssh: SshOptions,
     /// Where content waits that is on its way.
     pub spool: PathBuf,
 }
@@ -191,6 +222,8 @@ impl ReplicaSpec {
             aws: aws::Source::default(),
             timeout: None,
             secret: SecretFrom::Nowhere,
+            ssh_command: None,
+            ssh: SshOptions::default(),
             spool: PathBuf::new(),
         }
     }
@@ -252,6 +285,14 @@ impl ReplicaSpec {
         http.reply = self.timeout.unwrap_or(http.reply);
         let mut rclone = RcloneAccess { endpoint: self.aws.asked.endpoint.clone(), ..RcloneAccess::default() };
         rclone.silence = self.timeout.unwrap_or(rclone.silence);
+        let mut ssh = self.ssh.clone();
+        if let Some(command) = &self.ssh_command {
+            ssh.program.clone_from(command.program());
+            ssh.arguments = command.arguments().to_vec();
+        }
+        if let Some(timeout) = self.timeout {
+            ssh.silence_max_s = u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX).max(1);
+        }
         let target = self.url.target(&Access {
             s3: self.aws.for_engine(),
             spool: self.spool.clone(),
@@ -260,6 +301,7 @@ impl ReplicaSpec {
             secret: self.target_secret(),
             http,
             rclone,
+            ssh,
         });
         let target = match &self.bwlimit {
             Some(table) => Arc::new(Throttled::new(target, table.clone(), minute_of_week)),
@@ -374,6 +416,10 @@ impl RawReplica {
             credentials_file: table.string("credentials_file", problems).map(|path| path.map(PathBuf::from)),
             timeout: table.duration("timeout", problems),
             secret_file: table.string("secret_file", problems).map(|path| path.map(PathBuf::from)),
+            ssh_command: table.parsed("ssh_command", problems, parse_ssh_command),
+            ssh_config: table.string("ssh_config", problems).map(|path| path.map(PathBuf::from)),
+            identity_file: table.string("identity_file", problems).map(|path| path.map(PathBuf::from)),
+            far_side: table.parsed("far_side", problems, parse_far_side),
         };
         // People say of a directory that it is local; what else would it be.
         table.boolean("local", problems);
@@ -469,13 +515,23 @@ impl RawReplica {
             profile: take.or(&key("profile"), self.profile.map(|text| text.map(Some)), None),
             credentials_file: take.or(&key("credentials_file"), self.credentials_file.map(|file| file.map(Some)), None),
         };
-        if let Some(path) = self.secret_file.as_ref().filter(|path| !path.value.is_absolute()) {
-            let message =
-                format!("replica `{name}`: secret_file must be an absolute path, not `{}`", path.value.display());
-            problems.push(Problem::new(path.origin.clone(), message));
+        for (key, path) in [
+            ("secret_file", &self.secret_file),
+            ("ssh_config", &self.ssh_config),
+            ("identity_file", &self.identity_file),
+        ] {
+            if let Some(path) = path.as_ref().filter(|path| !path.value.is_absolute()) {
+                let message =
+                    format!("replica `{name}`: {key} must be an absolute path, not `{}`", path.value.display());
+                problems.push(Problem::new(path.origin.clone(), message));
+            }
         }
         let secret_file = take.or(&key("secret_file"), self.secret_file.map(|path| path.map(Some)), None);
         spec.secret = secret_file.map_or(SecretFrom::Nowhere, SecretFrom::File);
+        spec.ssh_command = take.or(&key("ssh_command"), self.ssh_command.map(|command| command.map(Some)), None);
+        spec.ssh.config = take.or(&key("ssh_config"), self.ssh_config.map(|path| path.map(Some)), None);
+        spec.ssh.identity = take.or(&key("identity_file"), self.identity_file.map(|path| path.map(Some)), None);
+        spec.ssh.way = take.or(&key("far_side"), self.far_side, spec.ssh.way);
         spec.timeout = take.or(&key("timeout"), self.timeout.map(|time| time.map(Some)), None);
         spec.bwlimit = take.or(&key("bwlimit"), self.bwlimit.map(|table| table.map(Some)), None);
         Some(spec)

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use keepwatch_engine::daemon::settings::Scrubbing;
 use keepwatch_engine::daemon::triggers::Then;
+use keepwatch_engine::target::TargetUrl;
 use serde::Serialize;
 
 use super::Loaded;
@@ -140,6 +141,7 @@ impl Lister<'_> {
         if let SecretFrom::File(path) = &replica.secret {
             self.add(&section, "secret_file", path.to_string_lossy().as_ref());
         }
+        self.add_ssh(&section, replica);
         self.add_scrubbing(&section, &replica.scrubbing);
         let asked = &replica.aws.asked;
         for (key, text) in [("endpoint", &asked.endpoint), ("region", &asked.region), ("profile", &asked.profile)] {
@@ -149,6 +151,19 @@ impl Lister<'_> {
             self.add(&section, "credentials_file", file.to_string_lossy().as_ref());
         }
         self.quote(first, "replicas", &replica.name);
+    }
+
+    fn add_ssh(&mut self, section: &str, replica: &ReplicaSpec) {
+        let ssh = &replica.ssh;
+        if let Some(command) = &replica.ssh_command {
+            self.add(section, "ssh_command", command.as_written().to_string_lossy().as_ref());
+        }
+        for (key, path) in [("ssh_config", &ssh.config), ("identity_file", &ssh.identity)] {
+            path.iter().for_each(|path| self.add(section, key, path.to_string_lossy().as_ref()));
+        }
+        if matches!(replica.url, TargetUrl::Ssh(_)) {
+            self.add(section, "far_side", ssh.way.as_str());
+        }
     }
 
     fn add_pack(&mut self, pack: &PackSettings) {

@@ -115,6 +115,8 @@ fn the_example_changes_nothing_and_its_comments_are_true() {
     let plain = settings("[roots.records]\npath = \"/srv/records\"\n[replicas.backup]\nurl = \"/mnt/backup\"");
     let asked = &example.replicas[0].aws.asked;
     assert!(asked.endpoint.is_some() && asked.region.is_some() && asked.profile.is_some(), "{asked:?}");
+    let ssh = &example.replicas[0].ssh;
+    assert!(ssh.config.is_some() && ssh.identity.is_some() && example.replicas[0].ssh_command.is_some(), "{ssh:?}");
     let replica = ReplicaSpec {
         scrubbing: unset,
         roots: vec![],
@@ -123,6 +125,8 @@ fn the_example_changes_nothing_and_its_comments_are_true() {
         aws: plain.replicas[0].aws.clone(),
         secret: plain.replicas[0].secret.clone(),
         timeout: plain.replicas[0].timeout,
+        ssh_command: None,
+        ssh: plain.replicas[0].ssh.clone(),
         spool: plain.replicas[0].spool.clone(),
         ..example.replicas[0].clone()
     };

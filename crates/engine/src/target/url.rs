@@ -49,6 +49,8 @@ pub struct Access {
     pub http: Patience,
     /// How rclone is reached.
     pub rclone: RcloneAccess,
+    /// How ssh is run.
+    pub ssh: SshOptions,
 }
 
 /// What cannot be a target. Nothing of it is a secret.
@@ -121,7 +123,7 @@ impl TargetUrl {
             TargetUrl::Http(place) => http::target(place, &access.lead, &access.secret, access.http, &access.spool),
             TargetUrl::Rclone(place) => rclone::target(place, &access.rclone, &access.secret, &access.spool),
             TargetUrl::Exec(command) => exec::target(command, &access.lead, access.exec, &access.spool),
-            TargetUrl::Ssh(address) => Arc::new(SshTarget::new(address.clone(), SshOptions::default())),
+            TargetUrl::Ssh(address) => Arc::new(SshTarget::new(address.clone(), access.ssh.clone())),
         }
     }
 

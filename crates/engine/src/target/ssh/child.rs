@@ -11,12 +11,16 @@ use super::address::SshAddress;
 use crate::target::process::{self, Process};
 
 /// What `ssh` is told besides the address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshOptions {
     /// The program; looked up in `PATH` if it is a bare name.
     pub program: OsString,
+    /// What it is told before all else.
+    pub arguments: Vec<OsString>,
     /// A configuration file instead of the user's and the system's.
     pub config: Option<PathBuf>,
+    /// The private key to log in with, and no other, instead of those that the agent and the configuration offer.
+    pub identity: Option<PathBuf>,
     /// A connection on which nothing was heard for so long is lost, in seconds.
     pub silence_max_s: u32,
     /// How to talk to the far side.
@@ -35,9 +39,34 @@ pub enum Way {
     Sftp,
 }
 
+impl Way {
+    /// The word for it in a configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Way::Either => "auto",
+            Way::Receiver => "receive",
+            Way::Sftp => "sftp",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Way::Either, Way::Receiver, Way::Sftp].into_iter().find(|way| way.as_str() == text)
+    }
+}
+
 impl Default for SshOptions {
     fn default() -> Self {
-        SshOptions { program: "ssh".into(), config: None, silence_max_s: 45, way: Way::Either }
+        SshOptions {
+            program: "ssh".into(),
+            arguments: Vec::new(),
+            config: None,
+            identity: None,
+            silence_max_s: 45,
+            way: Way::Either,
+        }
     }
 }
 
@@ -57,9 +86,13 @@ const SSH_FAILED: i32 = 255;
 
 /// The arguments of `ssh`.
 fn arguments(address: &SshAddress, options: &SshOptions, far: FarSide) -> Vec<OsString> {
-    let mut all: Vec<OsString> = vec!["-T".into(), "-x".into(), "-a".into(), "-e".into(), "none".into()];
+    let mut all = options.arguments.clone();
+    all.extend(["-T", "-x", "-a", "-e", "none"].map(OsString::from));
     if let Some(config) = &options.config {
         all.extend(["-F".into(), config.clone().into_os_string()]);
+    }
+    if let Some(identity) = &options.identity {
+        all.extend(["-i".into(), identity.clone().into_os_string(), "-o".into(), "IdentitiesOnly=yes".into()]);
     }
     let interval = options.silence_max_s.div_ceil(ALIVE_COUNT).max(1);
     for option in [
@@ -183,6 +216,16 @@ mod tests {
         assert!(text[..end].windows(2).any(|pair| pair == ["-p", "2222"]));
         assert!(text.iter().any(|one| one == "StrictHostKeyChecking=yes"));
         assert!(text.iter().any(|one| one == "BatchMode=yes"));
+        let asked = SshOptions {
+            arguments: vec!["-4".into()],
+            config: Some("/etc/ssh own".into()),
+            identity: Some("/etc/key".into()),
+            ..SshOptions::default()
+        };
+        let all = arguments(&address, &asked, FarSide::Receiver);
+        assert_eq!(all[0], "-4");
+        assert!(all.windows(2).any(|pair| pair == ["-F", "/etc/ssh own"]));
+        assert!(all.windows(4).any(|four| four == ["-i", "/etc/key", "-o", "IdentitiesOnly=yes"]));
         let sftp = arguments(&address, &SshOptions::default(), FarSide::Sftp);
         assert_eq!(sftp[sftp.len() - 3..], ["--", "vault", "sftp"]);
     }
