@@ -85,14 +85,7 @@ impl Pair {
     }
 
     fn differences(&self) -> Vec<String> {
-        self.differences_of(|_| true)
-    }
-
-    /// Between objects of some kinds.
-    fn differences_of(&self, counts: impl Fn(&Object) -> bool) -> Vec<String> {
-        let (mut ours, mut theirs) = (walk(&self.source(), self.far), walk(&self.target(), self.far));
-        ours.retain(|_, object| counts(object));
-        theirs.retain(|_, object| counts(object));
+        let (ours, theirs) = (walk(&self.source(), self.far), walk(&self.target(), self.far));
         let names: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
         let differs = names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name));
         differs.map(|name| format!("{name:?}: {:?} / {:?}", ours.get(name), theirs.get(name))).collect()
@@ -108,13 +101,9 @@ impl Pair {
     }
 
     fn wait_same(&self) {
-        self.wait_same_of(|_| true);
-    }
-
-    fn wait_same_of(&self, counts: impl Fn(&Object) -> bool) {
         let start = std::time::Instant::now();
         loop {
-            let found = self.differences_of(&counts);
+            let found = self.differences();
             if found.is_empty() {
                 return;
             }
@@ -275,13 +264,11 @@ fn a_connection_that_is_cut_or_swallowed_is_made_again() {
         wait_for("the trouble", || pair.sshd.proxy.had_trouble());
         wait_for("the trouble is noticed", || pair.log().contains("lags"));
         pair.sshd.proxy.heal();
-        // A directory's times are set once more when something happens in it: not all were, when the connection went.
-        let is_no_dir = |object: &Object| object.links > 0;
-        pair.wait_same_of(is_no_dir);
+        pair.wait_same();
         pair.end();
         pair.once_fine();
         pair.assert_nothing_staged();
-        assert_eq!(pair.differences_of(is_no_dir), Vec::<String>::new());
+        pair.assert_same();
     }
 }
 
@@ -349,4 +336,26 @@ fn a_target_that_is_full_says_so_and_goes_on_when_there_is_room() {
         assert!(grown.success() && again.status.success(), "{far:?}: {}", text(&again));
         assert_eq!((differences, staged), (Vec::new(), 0), "{far:?}");
     }
+}
+
+#[test]
+fn what_ssh_is_told_is_what_was_asked_for() {
+    let Some(pair) = Pair::new("what_ssh_is_told_is_what_was_asked_for", Far::Keepwatch) else { return };
+    fs::write(pair.source().join("x"), "x").unwrap();
+    let top = pair.sshd.dir();
+    let once = |flags: &[&OsStr]| {
+        let mut command = pair.command("wrong");
+        // Nothing but the flags leads to this server and its key.
+        command.env("PATH", "/usr/bin:/bin").arg("--once").args(["--ssh-command", "/usr/bin/ssh -4"]);
+        command.arg("--ssh-config").arg(top.join("ssh.conf")).args(flags).output().unwrap()
+    };
+    let refused = once(&[]);
+    assert_eq!(refused.status.code(), Some(4), "{}", text(&refused));
+    assert!(text(&refused).contains("does not take our key"), "{}", text(&refused));
+    let key = top.join("user");
+    let done = once(&["--identity-file".as_ref(), key.as_os_str(), "--far-side=receive".as_ref()]);
+    assert!(done.status.success(), "{}", text(&done));
+    pair.assert_same();
+    let usage = once(&["--far-side=telnet".as_ref()]);
+    assert_eq!(usage.status.code(), Some(2), "{}", text(&usage));
 }

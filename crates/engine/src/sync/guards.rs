@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Deletes within this time count together.
-const WINDOW: Duration = Duration::from_secs(3600);
+pub const WINDOW: Duration = Duration::from_secs(3600);
+/// Deletes that follow one another within this time are remembered together.
+const TOGETHER: Duration = Duration::from_secs(60);
 /// So few deletes are never too many.
 const ALWAYS_FINE: u64 = 100;
 
@@ -60,6 +62,11 @@ impl Deletes {
         self.done.iter().map(|(_, count)| count).sum::<u64>() + deletes <= ALWAYS_FINE
     }
 
+    /// Those that still count, and since when.
+    pub fn within_the_hour(&self, now: Instant) -> impl Iterator<Item = (Instant, u64)> {
+        self.done.iter().copied().filter(move |(at, _)| now.saturating_duration_since(*at) <= WINDOW)
+    }
+
     /// Whether these deletes may happen now.
     ///
     /// # Errors
@@ -93,8 +100,12 @@ impl Deletes {
 
     /// These deletes happened.
     pub fn done(&mut self, count: u64, now: Instant) {
-        if count > 0 {
-            self.done.push_back((now, count));
+        if count == 0 {
+            return;
+        }
+        match self.done.back_mut() {
+            Some((at, sum)) if now.saturating_duration_since(*at) < TOGETHER => *sum += count,
+            _ => self.done.push_back((now, count)),
         }
     }
 }

@@ -247,6 +247,14 @@ pub trait Target: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`Target::open`].
     fn probe(&self, claim: &Claim) -> Result<Option<String>>;
+    /// Makes the way there, as far as that takes time and touches nothing: whoever is to open it soon may call this while it
+    /// waits for something else.
+    ///
+    /// # Errors
+    /// [`TargetError::Away`].
+    fn reach(&self) -> Result<()> {
+        Ok(())
+    }
     /// Tells of all objects below a directory, as [`Session::list`] does, whether it is anybody's target or not. Nothing is
     /// written.
     ///

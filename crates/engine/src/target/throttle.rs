@@ -184,6 +184,10 @@ impl Target for Throttled {
         self.inner.probe(claim)
     }
 
+    fn reach(&self) -> Result<()> {
+        self.inner.reach()
+    }
+
     fn survey(&self, below: &RelPath, each: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>) -> Result<()> {
         self.inner.survey(below, each)
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::streams::path_of;
 use super::{AtWork, Keeper, Trouble};
 use crate::model::{FileType, RelPath, Withdrawal};
-use crate::sync::guards::{Asked, Deletes, Limits, Refusal};
+use crate::sync::guards::{Asked, Limits, Refusal};
 use crate::target::TargetError;
 
 /// Deletes that may wait; of more the rest is found by a pass when these are done.
@@ -21,7 +21,6 @@ const AGAIN: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Pending {
     waiting: BTreeMap<(usize, Vec<u8>), Instant>,
-    done: Deletes,
     /// More waited than is remembered.
     overflowed: bool,
 }
@@ -114,7 +113,7 @@ impl Keeper {
         let gaps = self.view.open_gaps()?;
         let originals = row.map_or(0, |row| row.counts.files + row.counts.others);
         // To count is to read all of it.
-        let held = match originals > 0 && self.pending.done.are_few(count) {
+        let held = match originals > 0 && self.tally.deletes.are_few(count) {
             true => u64::from(self.view.has_copies(work.replica, work.dirs[root])?),
             false => self.view.count_copies(work.replica, work.dirs[root])?,
         };
@@ -126,7 +125,7 @@ impl Keeper {
                 && gaps.iter().all(|gap| gap.root.as_ref().is_some_and(|of| of != name)),
         };
         let limits = Limits { allow_deletes: self.settings.limits.allow_deletes || is_meant, ..self.settings.limits };
-        if let Err(refusal) = self.pending.done.judge(asked, limits, Instant::now()) {
+        if let Err(refusal) = self.tally.deletes.judge(asked, limits, Instant::now()) {
             for (key, _) in sure {
                 self.pending.waiting.insert((root, key), Instant::now() + AGAIN);
             }
@@ -137,14 +136,14 @@ impl Keeper {
         }
         for part in sure.chunks(AT_ONCE) {
             self.withdraw_files(work, root, part)?;
-            for (key, objects) in part {
+            for (key, _) in part {
                 if key.ends_with(b"/") {
                     self.withdraw_dir(work, root, key)?;
                 }
                 self.pending.waiting.remove(&(root, key.clone()));
-                if !is_meant {
-                    self.pending.done.done(*objects, Instant::now());
-                }
+            }
+            if !is_meant {
+                self.tally.done(part.iter().map(|(_, objects)| objects).sum());
             }
         }
         Ok(None)

@@ -16,6 +16,7 @@ mod retries;
 mod round;
 mod settings;
 mod streams;
+mod tally;
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
@@ -47,13 +48,14 @@ use expiry::Expiry;
 use note::Note;
 use perform::{RootAtWork, Work};
 use retries::Retries;
+use tally::Tally;
 
 /// After trouble with the target it is tried again after this time, doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Objects in the first batch. A batch that takes less than [`BATCH_SHORT`] is doubled, up to what the target likes best: each
 /// is synced as a whole. One that takes more than [`BATCH_LONG`] is halved: what is not published is lost by a crash.
-const BATCH_FIRST: usize = 512;
+const BATCH_FIRST: usize = 1_024;
 const BATCH_MIN: usize = 16;
 const BATCH_SHORT: Duration = Duration::from_secs(1);
 const BATCH_LONG: Duration = Duration::from_secs(4);
@@ -138,6 +140,8 @@ pub(super) struct Keeper {
     roots: Vec<KeptRoot>,
     view: View,
     pending: Pending,
+    /// Copies that were taken away lately.
+    tally: Tally,
     retries: Retries,
     expiry: Expiry,
     /// What was asked and is not answered yet.
@@ -233,6 +237,7 @@ impl Keeper {
             roots: kept_roots(&settings, &layout)?,
             view: View::open(&around.inventory)?,
             pending: Pending::default(),
+            tally: Tally::of(&settings.name, &around.inventory),
             retries: Retries::new(settings.once),
             expiry: Expiry::new(settings.trash_keep, around.last_at),
             asked: Vec::new(),
@@ -316,6 +321,7 @@ impl Keeper {
 
     fn keep(&mut self) -> Result<(), Trouble> {
         self.phase(Phase::Waiting);
+        self.settings.target.reach()?;
         self.wait_for_scans()?;
         let from = self.view.cursor()?;
         self.phase(Phase::Comparing);

@@ -3,6 +3,7 @@
 //!
 //! The note outlives the process, not the machine: it is not synced, which would cost each batch as much as the batch itself.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,6 +13,7 @@ use super::perform::Job;
 use super::{AtWork, Keeper, OnDelete, Trouble};
 use crate::inventory::copy_key;
 use crate::model::{FileType, RelPath, ReplicaName, RootName};
+use crate::sync::copy::CopyError;
 
 /// The file of one replica.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ impl Note {
         Note { path: inventory.with_file_name(name) }
     }
 
-    fn write(&self, work: &AtWork<'_>, jobs: &[Job]) -> io::Result<()> {
+    fn write<'j>(&self, work: &AtWork<'_>, jobs: impl Iterator<Item = &'j Job>) -> io::Result<()> {
         let mut bytes = Vec::new();
         for job in jobs {
             let original = &job.original;
@@ -87,7 +89,7 @@ fn entry(rest: &mut &[u8]) -> Option<Entry> {
 
 impl Keeper {
     /// From now on these may be at the target.
-    pub(super) fn note(&self, work: &AtWork<'_>, jobs: &[Job]) {
+    pub(super) fn note<'j>(&self, work: &AtWork<'_>, jobs: impl Iterator<Item = &'j Job>) {
         // Where it cannot be written, the journal soon cannot either, and that is told.
         if let Err(error) = self.note.write(work, jobs) {
             tracing::debug!(%error, "what is on its way was not noted");
@@ -101,9 +103,11 @@ impl Keeper {
         }
     }
 
-    /// Takes away what was published before a crash, was never journaled, and has no original any more.
+    /// Takes away what was published before a crash or while the target went away, was never journaled, and has no original
+    /// any more. Directories in which something may have been published get the times of their originals back.
     pub(super) fn take_back(&mut self, work: &AtWork<'_>) -> Result<(), Trouble> {
         let mut entries = self.note.read();
+        let dirs = touched(work, &entries);
         if self.settings.on_delete == OnDelete::Keep {
             entries.clear();
         }
@@ -143,9 +147,33 @@ impl Keeper {
                 _ => {}
             }
         }
+        // Deepest first: what was taken away has changed the times of what held it.
+        for (root, dir) in dirs.iter().rev() {
+            match worker.set_dir(*root, dir) {
+                Err(CopyError::Target(error)) if error.is_of_the_place() => return Err(error.into()),
+                _ => {}
+            }
+        }
         self.noted();
         Ok(())
     }
+}
+
+/// The directories that a batch makes and puts things into.
+fn touched(work: &AtWork<'_>, entries: &[Entry]) -> BTreeSet<(usize, RelPath)> {
+    let mut dirs = BTreeSet::new();
+    for entry in entries {
+        let root = RootName::new(entry.root.as_str());
+        let root = work.roots.iter().position(|one| one.name == root);
+        let (Some(root), Ok(path)) = (root, RelPath::new(entry.path.as_slice())) else { continue };
+        if let Some((above, _)) = path.split() {
+            dirs.insert((root, RelPath::new(above).unwrap_or_default()));
+        }
+        if entry.is_dir {
+            dirs.insert((root, path));
+        }
+    }
+    dirs
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
-use super::perform::Job;
+use super::perform::{Carried, Job};
 use super::round::shown;
-use super::streams::{Copies, Fault, Listing, Originals, path_of};
+use super::streams::{Copies, Fault, Listing, Originals, Patience, path_of};
 use super::{AtWork, Keeper, NO_DIR, Trouble};
 use crate::inventory::{DirId, View, copy_key};
 use crate::model::{Body, FileType, RelPath, Withdrawal};
@@ -109,6 +110,7 @@ impl Keeper {
         let fault: Fault = Rc::new(RefCell::new(None));
         let has_copies = view.has_copies(replica, work.dirs[root])?;
         let mut listed: Result<(), TargetError> = Ok(());
+        let progress = Arc::clone(&self.around.progress);
         let outcome = std::thread::scope(|scope| {
             let (tell, heard) = bounded(FOUND_MAX);
             let lister = list.then(|| {
@@ -124,10 +126,13 @@ impl Keeper {
                     })
                 })
             });
-            let originals = Originals::new(view, dir, prefix.clone(), Rc::clone(&fault));
+            let patience = Patience::new(&progress, !has_copies);
+            let originals = Originals::new(view, patience, dir, prefix.clone(), Rc::clone(&fault));
             let copies = Copies::new(view, replica, work.dirs[root], prefix, Rc::clone(&fault));
             let mut merge = Merge::new(originals, copies, Listing(list.then_some(heard)));
             let mut jobs: Vec<Job> = Vec::new();
+            // Where something is held already, what is looked at next may depend on what was done before.
+            let (goes_on, mut carried) = (!has_copies, Carried::default());
             let mut bytes = 0;
             let merged = (|| {
                 for side in merge.by_ref() {
@@ -158,10 +163,10 @@ impl Keeper {
                     jobs.push(job);
                     if jobs.len() >= self.batch() || bytes >= BATCH_BYTES_MAX {
                         bytes = 0;
-                        self.perform(work, std::mem::take(&mut jobs))?;
+                        self.perform_on(work, std::mem::take(&mut jobs), &mut carried, goes_on)?;
                     }
                 }
-                self.perform(work, std::mem::take(&mut jobs))
+                self.perform_on(work, std::mem::take(&mut jobs), &mut carried, false)
             })();
             // The lister ends when nobody hears it any more.
             drop(merge);
@@ -180,16 +185,27 @@ impl Keeper {
 
     /// Does a batch, tells what was done, and notes what failed.
     pub(super) fn perform(&mut self, work: &AtWork<'_>, jobs: Vec<Job>) -> Result<(), Trouble> {
-        if jobs.is_empty() {
+        self.perform_on(work, jobs, &mut Carried::default(), false)
+    }
+
+    /// The same with what was carried over from the batch before, and will be to the next where it `goes_on`.
+    fn perform_on(
+        &mut self,
+        work: &AtWork<'_>,
+        jobs: Vec<Job>,
+        carried: &mut Carried,
+        goes_on: bool,
+    ) -> Result<(), Trouble> {
+        if jobs.is_empty() && carried.is_empty() {
             return Ok(());
         }
         self.check_stop()?;
         self.view.let_go()?;
         let name = self.settings.name.clone();
         let transfers = self.settings.transfers;
-        self.note(work, &jobs);
+        self.note(work, carried.jobs().chain(&jobs));
         let (count, begun) = (jobs.len(), Instant::now());
-        let done = work.worker(&name, transfers).perform(jobs);
+        let done = work.worker(&name, transfers).perform(jobs, carried, goes_on);
         self.batch_took(count, begun.elapsed());
         self.settings.meter.change(|reading| {
             reading.copied += done.copied;
@@ -201,7 +217,7 @@ impl Keeper {
         self.note_done(work, &done.acts);
         self.tell(done.acts)?;
         // What a target did and did not answer is looked at before the next begins.
-        if done.trouble.is_none() {
+        if done.trouble.is_none() && carried.is_empty() {
             self.noted();
         }
         for (root, path, time) in done.took {

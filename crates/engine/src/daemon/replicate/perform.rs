@@ -13,8 +13,9 @@ use crate::sync::layout::Placement;
 use crate::sync::plan::{Held, Original};
 use crate::target::{self, Meta, Session, TargetError};
 
-/// So many are taken in while those before them are published.
-const PIECE: usize = 2_048;
+/// So many are taken in while those before them are published. Each publication costs the target a sync or two, however many
+/// objects it is of.
+const PIECE: usize = 8_192;
 
 /// A root, as a replica sees it at work.
 pub(super) struct RootAtWork {
@@ -62,6 +63,21 @@ pub(super) enum What {
 /// trouble.
 type Tried = Option<(Result<Taken, CopyError>, Duration)>;
 
+/// What a target has taken in of one batch, to be published while it takes in the next.
+#[derive(Default)]
+pub(super) struct Carried(Vec<(Job, Tried)>);
+
+impl Carried {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What is not published yet.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.0.iter().map(|(job, _)| job)
+    }
+}
+
 /// What came of it.
 #[derive(Default)]
 pub(super) struct Done {
@@ -93,8 +109,9 @@ pub(super) struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// Does it all, in an order in which nothing stands in another's way.
-    pub(super) fn perform(&self, jobs: Vec<Job>) -> Done {
+    /// Does it all, and what was carried over, in an order in which nothing stands in another's way. If more comes
+    /// (`goes_on`), what was taken in last may be carried over.
+    pub(super) fn perform(&self, jobs: Vec<Job>, carried: &mut Carried, goes_on: bool) -> Done {
         let mut done = Done::default();
         let mut touched = BTreeSet::new();
         let (mut dirs, mut puts, mut later) = (Vec::new(), Vec::new(), Vec::new());
@@ -115,7 +132,7 @@ impl Work<'_> {
             }
         }
         if done.trouble.is_none() {
-            self.put(puts, &mut done, &mut touched);
+            self.put(puts, carried, goes_on && later.is_empty(), &mut done, &mut touched);
         }
         let mut instead = Vec::new();
         for job in later {
@@ -127,7 +144,7 @@ impl Work<'_> {
             }
         }
         if done.trouble.is_none() {
-            self.put(instead, &mut done, &mut touched);
+            self.put(instead, &mut Carried::default(), false, &mut done, &mut touched);
         }
         // Deepest first: to put something into a directory changes its times.
         let mut bare = BTreeSet::new();
@@ -218,10 +235,21 @@ impl Work<'_> {
         gone.into_iter().map_while(|result| result).collect()
     }
 
-    /// Puts files and nodes: while some are published, the next are taken in.
-    fn put(&self, mut jobs: Vec<Job>, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) {
-        let mut taken: Option<Vec<(Job, Tried)>> = None;
+    /// Puts files and nodes: while some are published, the next are taken in. The last may be carried over.
+    fn put(
+        &self,
+        mut jobs: Vec<Job>,
+        carried: &mut Carried,
+        goes_on: bool,
+        done: &mut Done,
+        touched: &mut BTreeSet<(usize, RelPath)>,
+    ) {
+        let mut taken = Some(std::mem::take(&mut carried.0)).filter(|taken| !taken.is_empty());
         while !jobs.is_empty() || taken.is_some() {
+            if jobs.is_empty() && goes_on {
+                carried.0 = taken.unwrap_or_default();
+                return;
+            }
             let rest = jobs.split_off(jobs.len().min(PIECE));
             let piece = std::mem::replace(&mut jobs, rest);
             taken = match taken {
@@ -335,10 +363,15 @@ impl Work<'_> {
 
     /// Gives a directory the attributes that its original has now. `false`: it could not be done.
     pub(super) fn dir_meta(&self, root: usize, dir: &RelPath) -> bool {
-        let Some(source) = &self.roots[root].source else { return false };
-        let place = self.place(root, dir);
-        let set = source.dir_meta(dir).and_then(|meta| Ok(self.session.set_meta(&place, FileType::Dir, &meta)?));
+        let set = self.set_dir(root, dir);
         set.inspect_err(|error| tracing::debug!(%error, "a directory's attributes were not set")).is_ok()
+    }
+
+    /// The same; why it could not be done.
+    pub(super) fn set_dir(&self, root: usize, dir: &RelPath) -> Result<(), CopyError> {
+        let Some(source) = &self.roots[root].source else { return Err(CopyError::Changed) };
+        let meta = source.dir_meta(dir)?;
+        Ok(self.session.set_meta(&self.place(root, dir), FileType::Dir, &meta)?)
     }
 
     fn note(&self, job: &Job, error: TargetError, done: &mut Done) {

@@ -1,17 +1,23 @@
 //! Originals, copies and a target's listing as streams in the order of their keys, read in pages: nothing is held for long, and
 //! what changes meanwhile comes again by the journal.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+use crate::daemon::progress::Progress;
 use crate::inventory::{CopyRow, DirId, InventoryError, Known, View, range_end};
 use crate::model::{FileType, RelPath};
 use crate::sync::plan::{Held, KeyOrder, Original, Seen};
 
 /// Rows read at once.
 const PAGE: usize = 512;
+/// A page of names of which none became complete for so long is not waited for.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// After so many such pages, none is.
+const IN_VAIN_MAX: u32 = 4;
 
 /// The first thing that went wrong in a stream, which ends there.
 pub(super) type Fault = Rc<RefCell<Option<InventoryError>>>;
@@ -70,9 +76,49 @@ pub(super) fn held(row: &CopyRow) -> Held {
     }
 }
 
+/// Waits for originals that were found just now until they are known to be complete: the sequencer looks at one after another, in
+/// about the order in which they are read here, and is faster than copying. Else they would all come again, one by one, by the
+/// journal.
+pub(super) struct Patience<'p> {
+    progress: &'p Progress,
+    /// Pages of names that may be waited for in vain.
+    left: Cell<u32>,
+}
+
+impl<'p> Patience<'p> {
+    /// For as long as it is of use; none at all where originals need not be new.
+    pub(super) fn new(progress: &'p Progress, are_new: bool) -> Rc<Self> {
+        Rc::new(Patience { progress, left: Cell::new(if are_new { IN_VAIN_MAX } else { 0 }) })
+    }
+
+    fn read(&self, mut read: impl FnMut() -> Vec<(Vec<u8>, Known)>) -> Vec<(Vec<u8>, Known)> {
+        let is_open = |known: &Known| known.kind == Some(FileType::File) && !known.is_settled();
+        let mut rows = read();
+        let (mut least, mut since) = (usize::MAX, Instant::now());
+        while self.left.get() > 0 {
+            let open = rows.iter().filter(|(_, known)| is_open(known)).count();
+            if open == 0 {
+                break;
+            }
+            if open < least {
+                (least, since) = (open, Instant::now());
+            }
+            // Before it has applied something the inventory tells nothing else.
+            let is_more = self.progress.wait_for(self.progress.applied().next(), PATIENCE);
+            if !is_more || since.elapsed() > PATIENCE {
+                self.left.set(self.left.get() - 1);
+                break;
+            }
+            rows = read();
+        }
+        rows
+    }
+}
+
 /// The names of a directory, in the order of their bytes.
 struct Names<'v> {
     view: &'v View,
+    patience: Rc<Patience<'v>>,
     dir: DirId,
     rows: std::vec::IntoIter<(Vec<u8>, Known)>,
     after: Vec<u8>,
@@ -96,7 +142,8 @@ impl Iterator for Names<'_> {
             if self.is_last {
                 return None;
             }
-            let rows = page(&self.fault, self.view.children_after(self.dir, &self.after, PAGE));
+            let read = || page(&self.fault, self.view.children_after(self.dir, &self.after, PAGE));
+            let rows = self.patience.read(read);
             self.is_last = rows.len() < PAGE;
             self.rows = rows.into_iter();
         }
@@ -106,14 +153,15 @@ impl Iterator for Names<'_> {
 /// All originals of a root.
 pub(super) struct Originals<'v> {
     view: &'v View,
+    patience: Rc<Patience<'v>>,
     fault: Fault,
     levels: Vec<(Vec<u8>, KeyOrder<Names<'v>, Known>)>,
 }
 
 impl<'v> Originals<'v> {
     /// Below this directory, whose key is `prefix`: empty for a root's own.
-    pub(super) fn new(view: &'v View, dir: DirId, prefix: Vec<u8>, fault: Fault) -> Self {
-        let mut all = Originals { view, fault, levels: Vec::new() };
+    pub(super) fn new(view: &'v View, patience: Rc<Patience<'v>>, dir: DirId, prefix: Vec<u8>, fault: Fault) -> Self {
+        let mut all = Originals { view, patience, fault, levels: Vec::new() };
         all.enter(dir, prefix);
         all
     }
@@ -121,6 +169,7 @@ impl<'v> Originals<'v> {
     fn enter(&mut self, dir: DirId, prefix: Vec<u8>) {
         let names = Names {
             view: self.view,
+            patience: Rc::clone(&self.patience),
             dir,
             rows: Vec::new().into_iter(),
             after: Vec::new(),

@@ -181,6 +181,10 @@ impl Target for SshTarget {
         }
     }
 
+    fn reach(&self) -> Result<()> {
+        self.link().map(drop)
+    }
+
     fn survey(&self, below: &RelPath, each: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>) -> Result<()> {
         match self.link()? {
             Link::Receiver(remote) => remote.survey(&self.address.dir, below, each),
