@@ -470,7 +470,7 @@ impl Keeper {
 
     /// How many objects a batch has.
     fn batch(&self) -> usize {
-        self.batch.min(self.settings.target.nature().batch_max).max(1)
+        self.batch.min(self.settings.target.nature().batch_max).clamp(1, perform::PIECE)
     }
 
     /// A batch of so many took so long.

@@ -166,7 +166,9 @@ impl Keeper {
                         self.perform_on(work, std::mem::take(&mut jobs), &mut carried, goes_on)?;
                     }
                 }
-                self.perform_on(work, std::mem::take(&mut jobs), &mut carried, false)
+                // What was carried over is told while the last is published.
+                self.perform_on(work, std::mem::take(&mut jobs), &mut carried, goes_on)?;
+                self.perform_on(work, Vec::new(), &mut carried, false)
             })();
             // The lister ends when nobody hears it any more.
             drop(merge);

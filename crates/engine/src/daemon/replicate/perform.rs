@@ -13,9 +13,9 @@ use crate::sync::layout::Placement;
 use crate::sync::plan::{Held, Original};
 use crate::target::{self, Meta, Session, TargetError};
 
-/// So many are taken in while those before them are published. Each publication costs the target a sync or two, however many
-/// objects it is of.
-const PIECE: usize = 8_192;
+/// So many are taken in while those before them are published. Fewer cost more syncs, more keep the disk idle for longer before
+/// the first is published, and the inventory after the last.
+pub(super) const PIECE: usize = 4_096;
 
 /// A root, as a replica sees it at work.
 pub(super) struct RootAtWork {
