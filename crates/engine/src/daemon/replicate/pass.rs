@@ -170,6 +170,8 @@ impl Keeper {
                 self.perform_on(work, std::mem::take(&mut jobs), &mut carried, goes_on)?;
                 self.perform_on(work, Vec::new(), &mut carried, false)
             })();
+            // It was to end, or the target is in trouble.
+            carried.discard(work.session);
             // The lister ends when nobody hears it any more.
             drop(merge);
             if let Some(lister) = lister {

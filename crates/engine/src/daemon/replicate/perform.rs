@@ -72,6 +72,15 @@ impl Carried {
         self.0.is_empty()
     }
 
+    /// Gives it up.
+    pub(super) fn discard(self, session: &dyn Session) {
+        for (_, tried) in self.0 {
+            if let Some((Ok(taken), _)) = tried {
+                session.discard(taken.staged);
+            }
+        }
+    }
+
     /// What is not published yet.
     pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.0.iter().map(|(job, _)| job)
@@ -261,11 +270,7 @@ impl Work<'_> {
                 }),
             };
             if done.trouble.is_some() {
-                for (_, tried) in taken.into_iter().flatten() {
-                    if let Some((Ok(taken), _)) = tried {
-                        self.session.discard(taken.staged);
-                    }
-                }
+                Carried(taken.unwrap_or_default()).discard(self.session);
                 return;
             }
         }
