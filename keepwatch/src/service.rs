@@ -251,6 +251,7 @@ fn shown(status: engine::Status, state_dir: &std::path::Path, uptime_s: u64) -> 
             bytes: root.bytes,
             open_gaps: u64::from(root.gap.is_some()),
             open_long: open_long(&root.name),
+            copies: None,
         })
         .collect();
     let problems = status
@@ -419,6 +420,7 @@ pub fn without_service(
             bytes: root.counts.bytes,
             open_gaps: gaps.iter().filter(|gap| gap.root.as_ref() == Some(&root.name)).count() as u64,
             open_long: 0,
+            copies: None,
             name: root.name.to_string(),
         })
         .collect();

@@ -25,11 +25,16 @@ fn what_is_released_is_not_deleted_and_comes_back() {
         support::walk(&house.root()).values().filter(|row| row.kind == "file").count()
     );
     assert_eq!(house.keepwatch.ask(&["ls", "--under-copied"]).status.code(), Some(1));
+    let copies = |house: &House| house.keepwatch.json_lines(&["status", "--json"])[0]["roots"][0]["copies"].clone();
+    let regular = support::walk(&house.root()).values().filter(|row| row.kind == "file").count();
+    assert_eq!(copies(&house), serde_json::json!({"min": 2, "under_copied": regular}));
     house.verify(&[], 0);
     house.verify(&["--replica", "vault"], 0);
     assert_eq!(house.keepwatch.ask(&["ls", "--under-copied"]).status.code(), Some(1));
     house.verify(&["--replica", "second"], 0);
     assert_eq!(house.told(&["ls", "--under-copied"], 0), "");
+    assert_eq!(copies(&house)["under_copied"], 0);
+    assert!(house.told(&["status"], 0).contains("every file is proved to be at 2 replicas or more"));
     let dir = house.root().join("d1");
     let released: Vec<_> = files(&dir);
     // One copy has rotted: that file stays, and a dry run changes nothing.

@@ -1,11 +1,13 @@
 //! `keepwatch status`: how the service is.
 
+use keepwatch_journal::RootName;
+
 use super::{Context, all_hosts};
 use crate::control::Request;
 use crate::control::client::Client;
 use crate::error::{CommandError, Kind, Outcome};
 use crate::service::without_service;
-use crate::show::status::Status;
+use crate::show::status::{Copies, Status};
 use crate::{engine, lock, packs};
 
 /// Flags of `keepwatch status`.
@@ -37,6 +39,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         Err(error) => return Err(error),
     };
     status.packs = packs::look(&settings.packs);
+    for root in &mut status.roots {
+        let min = settings.roots.iter().find(|one| one.name == root.name).map_or(0, |one| one.copies_min);
+        if min > 0 {
+            // Here and not in the service, which it would keep from its work: all files are counted.
+            let under_copied = engine::view(dir)?.under_copied(&RootName::new(root.name.as_str()), min)?;
+            root.copies = Some(Copies { min, under_copied });
+        }
+    }
     super::print(|out| {
         if context.globals.json {
             writeln!(out, "{}", serde_json::to_string(&status)?)

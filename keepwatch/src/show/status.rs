@@ -77,6 +77,18 @@ pub struct Root {
     pub open_gaps: u64,
     /// Files held open for writing for longer than `open_max`.
     pub open_long: u64,
+    /// How many replicas have to be proved to hold each file, and how many files fewer do; `None`: nothing is asked for.
+    #[serde(default)]
+    pub copies: Option<Copies>,
+}
+
+/// How many copies there have to be, and where there are fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copies {
+    /// Replicas that have to be proved to hold each file.
+    pub min: u64,
+    /// Files that fewer do.
+    pub under_copied: u64,
 }
 
 /// A replica.
@@ -341,6 +353,17 @@ impl fmt::Display for Root {
         if self.open_long > 0 {
             writeln!(f, "  held open for long: {}", count(self.open_long, "file"))?;
         }
+        if let Some(Copies { min, under_copied }) = self.copies {
+            let files = count(under_copied, "file");
+            match under_copied {
+                0 => writeln!(f, "  copies: every file is proved to be at {} or more", count(min, "replica"))?,
+                _ => writeln!(
+                    f,
+                    "  copies: {files} proved at fewer than {}; see `keepwatch ls --under-copied`",
+                    count(min, "replica")
+                )?,
+            }
+        }
         Ok(())
     }
 }
@@ -455,6 +478,7 @@ mod tests {
                     bytes: 41_200_000_000_000,
                     open_gaps: 1,
                     open_long: 2,
+                    copies: Some(Copies { min: 2, under_copied: 3 }),
                 },
                 Root {
                     name: "scans".to_owned(),
@@ -467,6 +491,7 @@ mod tests {
                     bytes: 4096,
                     open_gaps: 0,
                     open_long: 0,
+                    copies: None,
                 },
             ],
             triggers: Vec::new(),

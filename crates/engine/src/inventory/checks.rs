@@ -393,6 +393,23 @@ impl View {
         })
     }
 
+    /// How many files of a root fewer than so many replicas are proved to hold. Reads all of the root's.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn under_copied(&self, root: &RootName, copies_min: u64) -> Result<u64> {
+        self.read(|db| {
+            let mut count = db.prepare_cached(
+                "SELECT count(DISTINCT f.file_id) FROM files f JOIN dirs d ON d.dir_id=f.dir_id \
+                 WHERE d.root_id=(SELECT root_id FROM roots WHERE name=?1) AND f.kind=1 AND ?2 > \
+                 (SELECT count(*) FROM replicas p WHERE p.url IS NOT NULL AND EXISTS (SELECT 1 FROM copies c \
+                  WHERE c.replica_id=p.replica_id AND c.file_id=f.file_id AND c.proof=3 AND c.of_seq>=f.version_seq \
+                  AND c.sha256=f.sha256))",
+            )?;
+            count.query_row(params![root.as_str(), signed(copies_min)], |row| row.get(0).map(unsigned))
+        })
+    }
+
     /// The BLAKE3 of a version, if it is known.
     ///
     /// # Errors

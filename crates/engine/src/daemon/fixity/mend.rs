@@ -1,5 +1,6 @@
 //! Mending: good bytes are fetched and found good first, the bad ones are kept aside, and what was put there is read again.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
@@ -103,6 +104,16 @@ impl<'m, 's> Mender<'m, 's> {
         let Some(staged) = staged else {
             return Ok(Err("neither the original nor another replica has it as it was".to_owned()));
         };
+        let parents = parents(root, &item.paths);
+        // Directories get other times by what is put into them.
+        let mut times = Vec::new();
+        for dir in parents {
+            if place.session.look(&dir)?.is_some()
+                && let Some(meta) = place.session.meta(&dir)?
+            {
+                times.push((dir, meta));
+            }
+        }
         for result in place.session.publish(vec![staged], trash.as_ref()) {
             match result {
                 Err(error) if error.is_of_the_place() => return Err(error.into()),
@@ -113,6 +124,11 @@ impl<'m, 's> Mender<'m, 's> {
         for other in others {
             if let Err(error) = place.session.link(&at, &root.placement.place(other)) {
                 return Ok(Err(error.to_string()));
+            }
+        }
+        for (dir, meta) in times {
+            if let Err(error) = place.session.set_meta(&dir, FileType::Dir, &meta) {
+                tracing::debug!(%error, "a directory's times were not put back");
             }
         }
         let look = look_at_one(place, &at, &item.expected, None, &mut vec![0; BUFFER_BYTES])?;
@@ -290,6 +306,12 @@ impl<'m, 's> Mender<'m, 's> {
             Err(error) => Ok(Err(error.to_string())),
         }
     }
+}
+
+/// The directories at a replica that hold these paths of a root; not the top of the target.
+fn parents(root: &PlacedRoot, paths: &[RelPath]) -> BTreeSet<RelPath> {
+    let above = paths.iter().filter_map(|path| RelPath::new(root.placement.place(path).split()?.0).ok());
+    above.filter(|dir| !dir.is_root()).collect()
 }
 
 fn not_mended(
