@@ -46,7 +46,7 @@ fn one_that_renames_nothing_and_lists_in_any_order_conforms() {
     let changes = [
         ("\"rename\", ", ""),
         ("\"sorted\": True, ", ""),
-        (", key=lambda e: e.name", ", reverse=True, key=lambda e: e.name"),
+        (", key=lambda e: e[0]", ", reverse=True, key=lambda e: e[0]"),
         ("m.get(\"limit\")", "None"),
     ];
     conforms(&*changed(dir.path(), b"", &changes));
@@ -58,7 +58,10 @@ fn one_that_takes_several_requests_keeps_whole_seconds_and_gets_slashes_in_front
     let changes = [
         ("\"mtime_step_ns\": 1,", "\"mtime_step_ns\": 1000000000, \"at_once\": 8,"),
         ("(m[\"mtime_ns\"], m[\"mtime_ns\"])", "(m[\"mtime_ns\"] // 10**9 * 10**9,) * 2"),
-        ("def place(path):", "def place(path):\n    assert path.startswith((b'/', b'.keepwatch-')) or not path, path"),
+        (
+            "def place(path): return",
+            "def place(path):\n    assert path.startswith((b'/', b'.keepwatch-')) or not path, path\n    return",
+        ),
         ("place(below)", "place(below and b'/' + below)"),
     ];
     conforms(&*changed(dir.path(), b"/", &changes));
@@ -208,4 +211,12 @@ fn what_is_in_doubt_is_taken_back() {
     assert_eq!(names(&*session), ["a", "a/1", "a/2", "a/3"], "what was put is taken away");
     session.rename(&path("a"), &path("b")).unwrap();
     assert_eq!(names(&*session), ["b", "b/1", "b/2", "b/3"]);
+}
+
+/// It is short enough to be read at one go.
+#[test]
+fn the_example_has_forty_lines() {
+    let text = std::fs::read_to_string(EXAMPLE).unwrap();
+    // Behind the line that names the interpreter and the one that says what it is.
+    assert!(text.lines().skip(2).filter(|line| !line.is_empty()).count() <= 40);
 }
