@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use keepwatch_engine::daemon::fixity::restore::{Aim, Event, Job, STAGED_IN, Sum, restore};
 use keepwatch_engine::daemon::fixity::{FixityTrouble, Surroundings};
 use keepwatch_engine::daemon::state::inventory_of;
-use keepwatch_engine::inventory::View;
-use keepwatch_journal::{ReplicaName, RootName};
+use keepwatch_engine::inventory::{View, copy_key};
+use keepwatch_journal::{FileType, ReplicaName, RootName};
 
 use super::{Context, moment, place};
 use crate::config::replicas;
@@ -75,7 +75,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
         stop: &stop,
         limit: None,
     };
-    let bar = RestoreBar::new(context.globals.quiet);
+    let bar = RestoreBar::new(context.globals.quiet, to_restore(&job, &view)?);
     let restored = restore(&job, &around, &mut |event| {
         match event {
             Event::Progress(sum) => bar.show(&sum),
@@ -116,6 +116,26 @@ fn job(args: &Args, context: &Context, view: &View) -> Result<Job, CommandError>
         at: args.at.as_deref().map(|at| moment(at, &now)).transpose()?,
         to,
     })
+}
+
+/// How many files there are to restore, where that is known without counting the past.
+fn to_restore(job: &Job, view: &View) -> Result<Option<u64>, CommandError> {
+    let Some(replica) = view.replica(&job.from)? else { return Ok(None) };
+    let mut sum = 0;
+    match (&job.to, job.at) {
+        (Aim::Drill(count), _) => return Ok(u64::try_from(*count).ok()),
+        (Aim::Dir(_), Some(_)) => return Ok(None),
+        (Aim::Dir(_), None) if job.scopes.is_empty() => return Ok(Some(replica.counts.files)),
+        (Aim::Dir(_), None) => {}
+    }
+    for (root, path) in &job.scopes {
+        let Some(dir) = view.root_dir(root)? else { continue };
+        sum += match path.is_root() {
+            true => view.count_copies(replica.id, dir)?,
+            false => view.count_copies_within(replica.id, dir, &copy_key(path, FileType::Dir))?.max(1),
+        };
+    }
+    Ok(Some(sum))
 }
 
 fn show(sum: &Sum, context: &Context) -> Result<(), CommandError> {

@@ -116,21 +116,27 @@ impl VerifyBar {
     }
 }
 
-/// How far restoring has come: a count.
+/// How far restoring has come: a bar by files where it is known how many there are, else a count.
 pub struct RestoreBar(ProgressBar);
 
 impl RestoreBar {
     /// On stderr. It shows nothing before the first [`RestoreBar::show`], without a terminal, and if `quiet`.
     #[must_use]
-    pub fn new(quiet: bool) -> Self {
+    pub fn new(quiet: bool, files: Option<u64>) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        bar.set_style(style("{spinner} {msg} in {elapsed}"));
+        let bar = ProgressBar::with_draw_target(files.filter(|files| *files > 0), target);
+        let with_end = bar.length().is_some();
+        bar.set_style(style(if with_end {
+            "{bar:32} {msg} in {elapsed}, {eta} to go"
+        } else {
+            "{spinner} {msg} in {elapsed}"
+        }));
         RestoreBar(bar)
     }
 
     /// Shows how far it is.
     pub fn show(&self, sum: &Restored) {
+        self.0.set_position(sum.files + sum.there + sum.failed);
         self.0.set_message(format!("{} files, {} restored", HumanCount(sum.files + sum.there), human_size(sum.bytes)));
         self.0.tick();
     }
