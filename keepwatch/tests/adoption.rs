@@ -71,3 +71,27 @@ fn an_rsync_backup_is_taken_over() {
         assert!(house.told(&["replica", "import", "vaul"], 2).contains("did you mean `vault`"));
     }
 }
+
+/// A scan without a service does not wait until every file is known to be complete.
+#[test]
+fn a_backup_of_a_tree_that_was_only_scanned_is_taken_over() {
+    let mut house = House::with_replicas(&["vault"], "");
+    make_tree(&house.root(), sized(600, 20_000));
+    let copies = house.copies("vault");
+    fs::create_dir_all(&copies).unwrap();
+    sh("cp", &["-a", &format!("{}/.", house.root().display()), &copies.display().to_string()]);
+    let config = house.keepwatch.config.clone().unwrap();
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.split("[replicas").next().unwrap()).unwrap();
+    let scanned = house.keepwatch.ask(&["reconcile", "-q"]);
+    assert!(matches!(scanned.status.code(), Some(0 | 1)), "{scanned:?}");
+    fs::write(&config, &text).unwrap();
+    let sum = house.keepwatch.json_lines(&["replica", "import", "vault", "--json"]).remove(0);
+    let count = support::walk(&house.root()).values().filter(|row| row.kind == "file").count();
+    assert_eq!((&sum["presumed"], &sum["foreign"]), (&count.into(), &0.into()), "{sum}");
+    house.keepwatch.start_and_settle();
+    house.settle();
+    house.told(&["replica", "sync", "vault"], 0);
+    assert_eq!(sent(&house), 0);
+    house.keepwatch.stop();
+}

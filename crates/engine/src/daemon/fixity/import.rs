@@ -16,7 +16,7 @@ use crate::model::{Body, Copied, Digest, FileType, Hashed, Proof, RelPath, Repli
 use crate::target::Found;
 
 /// Acts that are journaled together.
-const ACTS_MAX: usize = 1_024;
+const ACTS_MAX: usize = 4_096;
 /// How often it is told how far it is.
 pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
 
@@ -144,7 +144,7 @@ impl Importer<'_, '_> {
         let presumed = Some((Proof::Presumed, None));
         let facts = match (&known.facts, found.kind) {
             (_, FileType::Dir) => return Ok(presumed),
-            (Some(facts), FileType::File) if known.is_settled() => facts,
+            (Some(facts), FileType::File) => facts,
             (Some(facts), FileType::Symlink) => {
                 return Ok(presumed.filter(|_| facts.target.as_deref() == found.target.as_deref()));
             }
@@ -152,7 +152,8 @@ impl Importer<'_, '_> {
         };
         let step = self.place.step_ns().max(1);
         let fits = facts.size == found.size && facts.mtime_ns.div_euclid(step) == found.mtime_ns.div_euclid(step);
-        if self.how == How::Attributes || facts.size != found.size {
+        // What is not complete yet, as far as is known, has no content to be held against.
+        if self.how == How::Attributes || facts.size != found.size || !known.is_settled() {
             return Ok(presumed.filter(|_| fits));
         }
         let Some(wanted) = self.hash_of(root, path, known)? else { return Ok(presumed.filter(|_| fits)) };

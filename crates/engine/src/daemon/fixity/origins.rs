@@ -21,7 +21,7 @@ use crate::target::{Found, STAGING, Stated};
 /// Copies that wait until their originals are in the inventory.
 const PENDING_MAX: usize = 8_192;
 /// Acts that are journaled together.
-const ACTS_MAX: usize = 1_024;
+const ACTS_MAX: usize = 4_096;
 /// What stands in front of the place of another host's root, among what a replica says of its roots.
 const PLACED: &str = "at:";
 
