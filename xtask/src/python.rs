@@ -52,7 +52,8 @@ pub(crate) fn test(temp: &TempDir, size: Size) -> Result<bool> {
     let wheel = the_wheel(&wheels)?;
     // pytest keeps the directories of its last runs: not where things are counted as left behind.
     let kept = target.join("pytest");
-    let mut tests = in_venv("pytest", &["-q", "-p", "no:cacheprovider", "--basetemp", &kept.to_string_lossy(), "tests"]);
+    let mut tests =
+        in_venv("pytest", &["-q", "-p", "no:cacheprovider", "--basetemp", &kept.to_string_lossy(), "tests"]);
     tests.env("KEEPWATCH_PROGRAM", program).env("KEEPWATCH_REQUIRE_ALL", "1");
     if size == Size::Full {
         tests.env("KEEPWATCH_FULL", "1");
