@@ -60,19 +60,28 @@ fn however_a_file_is_written_each_finished_version_is_seen_once_and_whole() {
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
     house.keepwatch.start_and_settle();
     let has_rsync = Command::new("rsync").arg("--version").output().is_ok_and(|output| output.status.success());
-    if !has_rsync {
-        skipped("however_a_file_is_written_each_finished_version_is_seen_once_and_whole", "there is no rsync");
+    // The other side of a connection that there is not: what a copy over the network is, without the network.
+    let server = Path::new("/usr/lib/openssh/sftp-server");
+    let connect = house.at("connect");
+    fs::write(&connect, format!("#!/bin/sh\nexec {}\n", server.display())).unwrap();
+    fs::set_permissions(&connect, fs::Permissions::from_mode(0o755)).unwrap();
+    let has_scp = server.exists() && Command::new("scp").output().is_ok();
+    if !has_rsync || !has_scp {
+        let why = "there is no rsync, no scp or no sftp-server";
+        skipped("however_a_file_is_written_each_finished_version_is_seen_once_and_whole", why);
     }
     let (inside, aside) = (house.at("in"), house.at("aside"));
-    let each = sized(40, 12_500);
+    let each = sized(40, 11_111);
     let tool = |words: &[&OsStr]| {
         let status = Command::new(words[0]).args(&words[1..]).status().unwrap();
         assert!(status.success(), "{words:?}");
     };
-    let ways = 7 + usize::from(has_rsync);
+    let ways = if has_rsync && has_scp { 9 } else { 7 };
+    let slow = "a line of what is written slowly\n".repeat(60);
     std::thread::scope(|scope| {
+        scope.spawn(|| write_in_bursts(&inside.join("slow"), slow.as_bytes(), 20, sized(3_000, 60_000) / 20));
         for writer in 0..4 {
-            let (inside, aside, elsewhere) = (&inside, &aside, elsewhere.path());
+            let (inside, aside, connect, elsewhere) = (&inside, &aside, &connect, elsewhere.path());
             scope.spawn(move || {
                 for number in (0..each * ways).filter(|number| number % 4 == writer) {
                     let name = format!("f{number}");
@@ -80,7 +89,7 @@ fn however_a_file_is_written_each_finished_version_is_seen_once_and_whole() {
                     let (place, made) = (inside.join(&name), aside.join(&name));
                     match number % ways {
                         0 => fs::write(&place, content).unwrap(),
-                        1 => write_in_bursts(&place, content.as_bytes()),
+                        1 => write_in_bursts(&place, content.as_bytes(), 4, 15),
                         2 => {
                             fs::write(inside.join(format!("{name}.tmp")), content).unwrap();
                             fs::rename(inside.join(format!("{name}.tmp")), &place).unwrap();
@@ -101,6 +110,11 @@ fn however_a_file_is_written_each_finished_version_is_seen_once_and_whole() {
                             fs::write(&made, content).unwrap();
                             fs::rename(&made, &place).unwrap();
                         }
+                        7 => {
+                            fs::write(&made, content).unwrap();
+                            let to = [OsStr::new("there:"), place.as_ref()].into_iter().collect::<std::ffi::OsString>();
+                            tool(&["scp".as_ref(), "-qS".as_ref(), connect.as_ref(), made.as_ref(), &to]);
+                        }
                         _ => {
                             fs::write(&made, content).unwrap();
                             tool(&["rsync".as_ref(), "-a".as_ref(), made.as_ref(), place.as_ref()]);
@@ -111,17 +125,19 @@ fn however_a_file_is_written_each_finished_version_is_seen_once_and_whole() {
         }
     });
     let count = each * ways;
-    house.wait_noted(count);
+    house.wait_noted(count + 1);
     // Appended to later, each is one version more.
     for number in 0..each {
         use std::io::Write as _;
         let mut file = fs::File::options().append(true).open(inside.join(format!("f{number}"))).unwrap();
         file.write_all(b"more\n").unwrap();
     }
-    house.wait_noted(count + each);
-    house.wait_idle("note", (count + each) as u64);
+    house.wait_noted(count + 1 + each);
+    house.wait_idle("note", (count + 1 + each) as u64);
     let mut seen = house.noted();
-    assert_eq!(seen.len(), count + each, "no version was seen twice");
+    assert_eq!(seen.len(), count + 1 + each, "no version was seen twice");
+    let slow_one: Vec<_> = seen.iter().filter(|(_, path, _)| path.ends_with(b"/slow")).collect();
+    assert!(slow_one.len() == 1 && slow_one[0].2 == sha256(slow.as_bytes()), "{slow_one:?}");
     for number in 0..count {
         let content = format!("content of {number}\n").repeat(1 + number % 50);
         let path = inside.join(format!("f{number}")).into_os_string().into_encoded_bytes();
@@ -137,15 +153,15 @@ fn however_a_file_is_written_each_finished_version_is_seen_once_and_whole() {
     assert!(house.assert_recorded().values().all(|counts| *counts == (1, 1)));
 }
 
-/// Slowly, held open all the while.
-fn write_in_bursts(place: &Path, content: &[u8]) {
+/// Slowly, held open all the while: so many pieces, and so many milliseconds behind each.
+fn write_in_bursts(place: &Path, content: &[u8], pieces: usize, wait_ms: usize) {
     use std::io::Write as _;
     let mut file = fs::File::create(place).unwrap();
-    for piece in content.chunks(content.len() / 4 + 1) {
+    for piece in content.chunks(content.len() / pieces + 1) {
         file.write_all(piece).unwrap();
         file.flush().unwrap();
         // How people write: this is no wait for anything.
-        std::thread::sleep(Duration::from_millis(15));
+        std::thread::sleep(Duration::from_millis(wait_ms as u64));
     }
 }
 

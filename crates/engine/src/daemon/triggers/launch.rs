@@ -83,7 +83,7 @@ impl Worker {
         let mut starting: Vec<(Vec<Item>, Group)> = Vec::new();
         let room = self.settings.pace.concurrency.saturating_sub(self.running.len());
         while starting.len() < room {
-            let items = self.take()?;
+            let items = self.at_one_state(Worker::take)?;
             if items.is_empty() {
                 break;
             }

@@ -122,14 +122,17 @@ impl Worker {
         loop {
             self.check_stop()?;
             let about = below.as_ref().map(|(root, path)| (root, path));
-            let (page, next) = self.view.settled_after(about, (place.0, &place.1), PAGE)?;
-            for Offered { root, path, known, .. } in page {
-                if let Some(root) = self.root_index(&root)
-                    && self.understood.rules.match_path(&path)
-                {
-                    self.consider(root, path, &known)?;
+            let next = self.at_one_state(|worker| {
+                let (page, next) = worker.view.settled_after(about, (place.0, &place.1), PAGE)?;
+                for Offered { root, path, known, .. } in page {
+                    if let Some(root) = worker.root_index(&root)
+                        && worker.understood.rules.match_path(&path)
+                    {
+                        worker.consider(root, path, &known)?;
+                    }
                 }
-            }
+                Ok(next)
+            })?;
             self.settings.meter.change(|reading| reading.queued = self.queue.count());
             match next {
                 Some(next) => place = next,

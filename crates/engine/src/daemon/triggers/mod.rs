@@ -307,14 +307,21 @@ impl Worker {
         }
         self.applied(seen)?;
         self.queue.begin()?;
-        for (root, path) in dirty.paths {
-            self.look_at(root, &path)?;
-        }
+        let paths = dirty.paths;
+        self.at_one_state(|worker| paths.into_iter().try_for_each(|(root, path)| worker.look_at(root, &path)))?;
         for (root, path) in dirty.trees {
             self.pass(Some((root, path)))?;
         }
         self.queue.end()?;
         Ok(())
+    }
+
+    /// Does something that asks the inventory much: all of it sees one state, and costs less.
+    fn at_one_state<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        self.view.hold()?;
+        let done = work(self);
+        self.view.let_go()?;
+        done
     }
 
     /// For how long nothing is due.
