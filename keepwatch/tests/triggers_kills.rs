@@ -6,8 +6,8 @@ mod support;
 
 use std::fs;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use handoff::{House, sha256};
 use support::{Dice, sized, wait_for};
@@ -30,6 +30,9 @@ fn kill_a_command(service: u32, dice: &mut Dice) {
     }
 }
 
+/// So many files are written before their runs are waited for.
+const AHEAD_MAX: usize = 200;
+
 #[test]
 fn whatever_is_killed_every_version_is_done_once_and_none_after_it() {
     let mut house = House::noting("concurrency = 3\nretries = 1000\nretry_delay = \"20ms\"");
@@ -39,22 +42,31 @@ fn whatever_is_killed_every_version_is_done_once_and_none_after_it() {
     let mut dice = Dice::new(0x7716);
     house.keepwatch.start_and_settle();
     let rounds = sized(25, 1_000);
-    let stop = AtomicBool::new(false);
+    let (stop, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
     let inside = house.at("in");
     let (mut written, mut kills) = (0, 0);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut number = 0;
             while !stop.load(Ordering::Acquire) {
-                fs::write(inside.join(format!("f{number}")), format!("content {number}")).unwrap();
-                number += 1;
+                if number < seen.load(Ordering::Acquire) + AHEAD_MAX {
+                    fs::write(inside.join(format!("f{number}")), format!("content {number}")).unwrap();
+                    number += 1;
+                }
                 // People write, they do not flood.
                 std::thread::sleep(Duration::from_millis(10));
             }
             number
         });
         for _ in 0..rounds {
-            std::thread::sleep(Duration::from_millis(dice.below(300) as u64));
+            // Some kills meet a start, some what follows it.
+            let noted = house.noted().len() + dice.below(4);
+            let until = Instant::now() + Duration::from_millis(dice.below(1_500) as u64);
+            while house.noted().len() < noted && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(dice.below(100) as u64));
+            seen.store(house.noted().len(), Ordering::Release);
             if dice.below(3) == 0 {
                 kill_a_command(house.keepwatch.pid(), &mut dice);
             } else {
