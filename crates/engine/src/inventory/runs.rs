@@ -104,13 +104,13 @@ pub(super) fn configure(db: &Connection, config: &Trigger, stamp: Stamp) -> rusq
     Ok(())
 }
 
-/// What is done stays done, whatever a late record says; another version begins anew.
+/// What is done stays done, whatever a late record says; a later version begins anew, and an earlier one is past.
 const STEP: &str = "INSERT INTO runs (trigger_id, file_id, version_seq, root_id, path, state, attempts, run_group, born, boot, \
     why, at_ns, seq) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
     ON CONFLICT (trigger_id, file_id) DO UPDATE SET version_seq=excluded.version_seq, root_id=excluded.root_id, \
     path=excluded.path, state=excluded.state, attempts=excluded.attempts+iif(version_seq=excluded.version_seq, attempts, 0), \
     run_group=excluded.run_group, born=excluded.born, boot=excluded.boot, why=excluded.why, at_ns=excluded.at_ns, \
-    seq=excluded.seq WHERE version_seq<>excluded.version_seq OR state<>2";
+    seq=excluded.seq WHERE version_seq<excluded.version_seq OR (version_seq=excluded.version_seq AND state<>2)";
 
 /// What became of a version at a trigger, or of many. Of those but the first no path is kept.
 pub(super) fn stepped(db: &Connection, run: &Run, root: i64, stamp: Stamp) -> rusqlite::Result<()> {
@@ -123,10 +123,11 @@ pub(super) fn stepped(db: &Connection, run: &Run, root: i64, stamp: Stamp) -> ru
     };
     let process = run.process.as_ref();
     let mut insert = db.prepare_cached(STEP)?;
+    let mut past = db.prepare_cached("SELECT 1 FROM runs WHERE trigger_id=?1 AND file_id=?2 AND version_seq>?3")?;
     let mut changed = 0;
     let others = run.more.iter().map(|(file, version)| (*file, *version, &b""[..]));
     for (file, version, path) in std::iter::once((run.file, run.version, run.path.as_bytes())).chain(others) {
-        changed += insert.execute(params![
+        let is_new = insert.execute(params![
             trigger,
             file,
             signed(version.0),
@@ -141,6 +142,11 @@ pub(super) fn stepped(db: &Connection, run: &Run, root: i64, stamp: Stamp) -> ru
             stamp.at.0,
             signed(stamp.seq.0)
         ])?;
+        // The run of an earlier version may end when a later one is known to be done with, and is a success too.
+        changed += match is_new {
+            0 if state == RunState::Done => usize::from(past.exists(params![trigger, file, signed(version.0)])?),
+            changed => changed,
+        };
     }
     if state == RunState::Done {
         db.prepare_cached("UPDATE triggers SET done=done+?2 WHERE trigger_id=?1")?
