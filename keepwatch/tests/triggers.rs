@@ -318,7 +318,7 @@ fn what_cannot_run_is_refused_by_name_with_a_remedy() {
 fn what_a_command_writes_itself_makes_no_loop() {
     let mut house = House::new(
         "[[triggers]]\nname = \"grow\"\nmatch = [\"*.in\"]\n\
-         command = [\"/bin/sh\", \"-c\", \"echo grown >> $1; cp $1 $1.copy.in; sleep 0.1\", \"sh\", \"{path}\"]\n\
+         command = [\"/bin/sh\", \"-c\", \"echo grown >> $1; echo copy > $1.copy.in; sleep 0.5\", \"sh\", \"{path}\"]\n\
          [[triggers]]\nname = \"next\"\nmatch = [\"*.out\"]\ncommand = [\"/bin/true\"]\n\
          [[triggers]]\nname = \"globs\"\nmatch = [\"*.g\"]\nexclude = [\"*.out.g\"]\nignore_own = false\n\
          command = [\"/bin/cp\", \"{path}\", \"{path}.out.g\"]\n\
