@@ -256,7 +256,11 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     fn refresh_one(&mut self, dir: DirNo, origin: Origin) -> Result<()> {
         let Some(at) = self.dirs.at(dir)? else { return Ok(()) };
         let Look::There(facts) = self.look(&at, b"")? else { return Ok(()) };
-        if !is_dir(&facts) {
+        if facts.nlink == 0 {
+            // It was removed, and is only held open. Of a root nobody else may tell.
+            self.asked.check_roots = true;
+        }
+        if facts.nlink == 0 || !is_dir(&facts) {
             return Ok(());
         }
         // A directory is told of as a name in its parent, the top directory as itself.

@@ -158,9 +158,11 @@ impl Service {
             self.scan_next()?;
             let woken = self.wait();
             let now = self.clock.instant();
-            if !matches!(woken, Woken::Time) {
-                self.busy = now;
-                self.resting = false;
+            match woken {
+                Woken::Time => {}
+                // Questions do not keep it from rest: the kernel tells of a removed root when nobody holds it open.
+                Woken::Command(_) => self.resting = false,
+                _ => (self.busy, self.resting) = (now, false),
             }
             match woken {
                 Woken::Events(notices) => self.hear(&notices)?,
