@@ -36,10 +36,12 @@ struct Top {
     fd: Option<OwnedFd>,
 }
 
-/// A file system that can be entered at `path`.
+/// A file system that can be entered at `path` while it is mounted there.
 #[derive(Debug)]
 struct Entry {
     fsid: [u8; 8],
+    /// What tells it where it has no id of its own.
+    dev: u64,
     path: PathBuf,
     fd: Option<OwnedFd>,
 }
@@ -53,6 +55,27 @@ pub struct FsTree {
     /// Handles cannot be opened by this process: only paths can.
     no_handles: bool,
 }
+
+impl Entry {
+    /// Its top directory, opened; `None` if it is not mounted there.
+    fn enter(&mut self) -> Option<BorrowedFd<'_>> {
+        if self.fd.is_none() {
+            let fd = open(&self.path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+            let is_it = match self.fsid {
+                NO_ID => fstat(&fd).ok()?.st_dev == self.dev,
+                fsid => fsid_of(fd.as_fd()).ok()? == fsid,
+            };
+            if !is_it {
+                return None;
+            }
+            self.fd = Some(fd);
+        }
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// What a file system has that has no id of its own.
+const NO_ID: [u8; 8] = [0; 8];
 
 enum Opened {
     Fd,
@@ -78,15 +101,18 @@ impl FsTree {
         self.open.clear();
     }
 
-    /// A file system that lies below a root, and where to enter it.
-    pub fn set_entry(&mut self, fsid: [u8; 8], path: &Path) {
+    /// A file system that lies below a root, and where to enter it. It stays known when it is unmounted: what is known
+    /// on it cannot be looked at then, and is not gone.
+    pub fn set_entry(&mut self, (fsid, dev): ([u8; 8], u64), path: &Path) {
         self.entries.retain(|entry| entry.path != path);
-        self.entries.push(Entry { fsid, path: path.to_owned(), fd: None });
+        self.entries.push(Entry { fsid, dev, path: path.to_owned(), fd: None });
     }
 
-    /// It is not there any more.
-    pub fn drop_entry(&mut self, path: &Path) {
-        self.entries.retain(|entry| entry.path != path);
+    /// It is not mounted there any more.
+    pub fn close_entry(&mut self, path: &Path) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.path == path) {
+            entry.fd = None;
+        }
         self.open.clear();
     }
 
@@ -105,15 +131,21 @@ impl FsTree {
     }
 
     fn mount(&mut self, fsid: [u8; 8]) -> Option<BorrowedFd<'_>> {
-        let entry = self.entries.iter_mut().find(|entry| entry.fsid == fsid)?;
-        if entry.fd.is_none() {
-            let fd = open(&entry.path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-            if fsid_of(fd.as_fd()).ok()? != fsid {
-                return None;
+        self.entries.iter_mut().filter(|entry| entry.fsid == fsid).find_map(Entry::enter)
+    }
+
+    /// Whether the directory lies on a file system that is known and mounted nowhere now. Where it was nothing of it is
+    /// found, and that tells nothing.
+    fn is_away(&mut self, key: &DirKey) -> bool {
+        let (fsid, dev) = (key.fsid(), key.dev());
+        let mut known = false;
+        for entry in self.entries.iter_mut().filter(|entry| Some(entry.fsid) == fsid || Some(entry.dev) == dev) {
+            if entry.enter().is_some() {
+                return false;
             }
-            entry.fd = Some(fd);
+            known = true;
         }
-        entry.fd.as_ref().map(AsFd::as_fd)
+        known
     }
 
     /// `None`: it was renamed while it was looked for.
@@ -191,6 +223,7 @@ impl FsTree {
             Some(Err(_)) => return Opened::Unavailable,
             None => match self.by_path(dir) {
                 Ok(Some(fd)) => fd,
+                Ok(None) if self.is_away(dir.key) => return Opened::Unavailable,
                 Ok(None) => return Opened::Gone,
                 Err(_) => return Opened::Unavailable,
             },
@@ -323,4 +356,52 @@ fn name_in(fd: &OwnedFd, above: &OwnedFd, key: &DirKey) -> Option<Box<[u8]>> {
         }
     }
     None
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::watch::handle::dir_key;
+    use crate::watch::testing::{Mount, given, open_dir};
+    use keepwatch_journal::RelPath;
+
+    /// What a look at a file of a nested file system shows: while that is mounted, without the file, and unmounted.
+    fn looks(mount: &Mount) -> [Look; 3] {
+        let (top, path) = (mount.at.parent().unwrap(), RelPath::new(b"mounted/dir").unwrap());
+        let dir = mount.at.join("dir");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("file"), "x").unwrap();
+        let key = dir_key(open_dir(&dir).as_fd()).unwrap();
+        let ids = |path: &Path| {
+            let fd = open_dir(path);
+            let stat = fstat(&fd).unwrap();
+            ((fsid_of(fd.as_fd()).unwrap(), stat.st_dev), (stat.st_dev, stat.st_ino))
+        };
+        let mut tree = FsTree::new([top.to_owned()]);
+        let (top_ids, object) = ids(top);
+        tree.set_top(RootNo(0), Some(object));
+        tree.set_entry(top_ids, top);
+        tree.set_entry(ids(&mount.at).0, &mount.at);
+        let mut look = |name: &[u8]| {
+            let look = tree.look(DirAt { key: &key, root: RootNo(0), path: &path }, name);
+            tree.rest();
+            look
+        };
+        let (there, gone) = (look(b"file"), look(b"other"));
+        mount.unmount().unwrap();
+        [there, gone, look(b"file")]
+    }
+
+    #[test]
+    fn what_lies_on_an_unmounted_file_system_is_not_gone() {
+        for mount in [Mount::tmpfs(), Mount::on_loop("ext4"), Mount::overlay()] {
+            let test = "what_lies_on_an_unmounted_file_system_is_not_gone";
+            let Some(mount) = given(test, mount) else { return };
+            let [there, gone, unmounted] = looks(&mount);
+            assert!(matches!(there, Look::There(_)));
+            assert_eq!(gone, Look::Gone);
+            assert_eq!(unmounted, Look::Unavailable);
+        }
+    }
 }

@@ -33,6 +33,15 @@ impl DirKey {
         }
     }
 
+    /// The device of its file system, where the key holds no handle.
+    #[must_use]
+    pub fn dev(&self) -> Option<u64> {
+        match self.0.split_first() {
+            Some((&INODE_TAG, rest)) => rest.first_chunk().map(|dev| u64::from_ne_bytes(*dev)),
+            _ => None,
+        }
+    }
+
     /// Whether no other directory will ever have this key: without a handle it is an inode number, which is used again.
     #[must_use]
     pub fn is_lasting(&self) -> bool {

@@ -20,7 +20,7 @@ mod rename;
 pub mod settle;
 mod sys;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::fmt;
 use std::sync::Arc;

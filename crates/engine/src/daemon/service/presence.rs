@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use keepwatch_journal::{Body, Config, Gap, GapReason, RelPath};
-use rustix::fs::{Mode, OFlags, RawDir, open};
+use rustix::fs::{Mode, OFlags, RawDir, fstat, open};
 
 use super::root::{Nested, OpenGap, Presence, Present, Top, check_identity, choose, look_at_top};
 use super::{ABSENT_WAIT, Result, Service};
@@ -87,7 +87,7 @@ impl Service {
         }
         let tree = &mut self.sequencer.tree;
         tree.set_top(no, Some(present.object));
-        tree.set_entry(present.fsid, &settings.path);
+        tree.set_entry((present.fsid, present.object.0), &settings.path);
         self.sequencer.dirs.set_root(&present.key, no)?;
         let shared = present.choice.filesystem.is_network();
         self.sequencer.set_method(no, present.via(), shared);
@@ -155,7 +155,7 @@ impl Service {
         tracing::warn!(root = %self.roots[index].settings.name, why, "the root is absent: nothing is taken for deleted");
         self.sequencer.tree.set_top(no, None);
         let path = self.roots[index].settings.path.clone();
-        self.sequencer.tree.drop_entry(&path);
+        self.sequencer.tree.close_entry(&path);
         if was_present {
             self.scans.cancel_root(no);
         }
@@ -222,8 +222,8 @@ impl Service {
         if FsMagic::of(fd.as_fd()).is_ok_and(FsMagic::is_pseudo) {
             return;
         }
-        let Ok(fsid) = fsid_of(fd.as_fd()) else { return };
-        self.sequencer.tree.set_entry(fsid, path);
+        let (Ok(fsid), Ok(stat)) = (fsid_of(fd.as_fd()), fstat(&fd)) else { return };
+        self.sequencer.tree.set_entry((fsid, stat.st_dev), path);
         let marks = self.roots[index].present().is_some_and(|present| present.choice.method == Method::Fanotify);
         let mut note = None;
         if marks
@@ -272,7 +272,7 @@ impl Service {
 
     fn unmounted(&mut self, index: usize, path: &Path) {
         tracing::warn!(path = %path.display(), "a file system below a root went: nothing in it is taken for deleted");
-        self.sequencer.tree.drop_entry(path);
+        self.sequencer.tree.close_entry(path);
         let root = &mut self.roots[index];
         let Some(nested) = root.nested.get_mut(path) else { return };
         nested.present = false;
