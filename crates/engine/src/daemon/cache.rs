@@ -38,7 +38,9 @@ impl<K: Hash + Eq + Clone, V> Cache<K, V> {
     /// Puts a value in, in place of the one that was there.
     pub fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
-            self.old = std::mem::take(&mut self.young);
+            // Their tables are kept: to grow a new one each time costs more than all else here.
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
         }
         self.old.remove(&key);
         self.young.insert(key, value);
