@@ -308,8 +308,7 @@ pub fn replicas(of: &Settings, context: &Context) -> Result<Outcome, CommandErro
                 replica.url.as_ref().map_or_else(|| "-".to_owned(), |url| Safe::text(url).to_string()),
             ]
         }));
-        let widths = table::widths(&rows);
-        rows.iter().try_for_each(|row| table::write(out, row, &widths, 2))
+        table::write(out, &rows, |_| None)
     })?;
     let has_failed = replicas.iter().any(|replica| replica.failed > 0);
     Ok(if has_failed { Outcome::Findings } else { Outcome::Fine })

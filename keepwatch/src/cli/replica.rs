@@ -257,14 +257,9 @@ fn list(loaded: &Loaded, context: &Context) -> Result<Outcome, CommandError> {
         let header = ["NAME", "STATE", "FILES", "BYTES", "PENDING", "FAILED", "LAG", "RATE", "LAST ERROR"];
         let mut rows = vec![header.map(str::to_owned)];
         rows.extend(replicas.iter().map(row));
-        let widths = table::widths(&rows);
-        for (index, row) in rows.iter().enumerate() {
-            table::write(out, row, &widths, 2)?;
-            if let Some(why) = index.checked_sub(1).and_then(|index| replicas[index].paused.as_ref()) {
-                writeln!(out, "  waits: {}", Safe::text(why))?;
-            }
-        }
-        Ok(())
+        table::write(out, &rows, |index| {
+            replicas[index].paused.as_ref().map(|why| format!("waits: {}", Safe::text(why)))
+        })
     })?;
     Ok(Outcome::Fine)
 }

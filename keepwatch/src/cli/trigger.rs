@@ -130,14 +130,9 @@ fn list(loaded: &Loaded, context: &Context) -> Result<Outcome, CommandError> {
         }
         let mut rows = vec![["NAME", "STATE", "QUEUED", "RUNNING", "DONE", "DEAD", "COMMAND"].map(str::to_owned)];
         rows.extend(triggers.iter().map(row));
-        let widths = table::widths(&rows);
-        for (index, row) in rows.iter().enumerate() {
-            table::write(out, row, &widths, 2)?;
-            if let Some(why) = index.checked_sub(1).and_then(|index| triggers[index].trouble.as_ref()) {
-                writeln!(out, "  stuck: {}", Safe::text(why))?;
-            }
-        }
-        Ok(())
+        table::write(out, &rows, |index| {
+            triggers[index].trouble.as_ref().map(|why| format!("stuck: {}", Safe::text(why)))
+        })
     })?;
     Ok(Outcome::Fine)
 }
