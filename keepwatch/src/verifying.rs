@@ -46,6 +46,7 @@ pub fn job(asked: &VerifyRequest) -> Result<Job, CommandError> {
         max_age: asked.max_age_ms.map(Duration::from_millis),
         from_medium: asked.from_medium,
         is_scrubbing: false,
+        is_alone: false,
     })
 }
 
@@ -82,7 +83,7 @@ pub fn alone(
     asked: &VerifyRequest,
     each: &mut dyn FnMut(Event) -> Result<(), CommandError>,
 ) -> Result<Sum, CommandError> {
-    let job = job(asked)?;
+    let job = Job { is_alone: true, ..job(asked)? };
     let scribe = Scribe::open(settings)?;
     let stop = AtomicBool::new(false);
     let inventory = inventory_of(&settings.state_dir);

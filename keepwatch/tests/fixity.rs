@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
@@ -94,6 +95,30 @@ fn what_was_missed_is_told_apart() {
     house.keepwatch.start_and_settle();
     house.settle();
     assert_eq!(house.keepwatch.status().unwrap()["needs"], serde_json::json!([]));
+}
+
+#[test]
+fn without_a_service_what_nobody_writes_to_is_verified() {
+    let house = House::new("");
+    make_tree(&house.root(), 30);
+    let mut written = fs::File::create(house.root().join("written")).unwrap();
+    written.write_all(b"more comes").unwrap();
+    fs::write(house.root().join("film.mov.part"), "half").unwrap();
+    assert_eq!(house.keepwatch.ask(&["reconcile", "--summary"]).status.code(), Some(1));
+    let all = files(&house.root());
+    let (found, sum) = house.verify(&[], 0);
+    let known = sum["hashed"].as_u64().unwrap() + sum["verified"].as_u64().unwrap();
+    assert!(found.is_empty() && sum["busy"] == 2 && known >= all.len() as u64 - 2, "{sum}");
+    // And not taken for news the next time.
+    assert_eq!(house.verify(&[], 0).1["hashed"], 0);
+    flip(&all[0], &mut Dice::new(7));
+    fs::write(&all[1], "an honest edit").unwrap();
+    assert_eq!(house.keepwatch.ask(&["reconcile", "--summary"]).status.code(), Some(1));
+    drop(written);
+    let (found, sum) = house.verify(&[], 1);
+    assert_eq!(found, BTreeMap::from([(rel(&house.root(), &all[0]), "rot".to_owned())]));
+    assert_eq!((&sum["hashed"], &sum["busy"]), (&2.into(), &1.into()), "{sum}");
+    house.keepwatch.assert_verifies();
 }
 
 #[test]

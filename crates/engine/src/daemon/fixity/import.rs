@@ -175,7 +175,8 @@ impl Importer<'_, '_> {
             return Ok(None);
         };
         let Some((above, name)) = path.split() else { return Ok(None) };
-        let walk = Walk { view: self.view, algorithm: crate::model::Algorithm::Sha256, fresh_since: None };
+        let algorithm = crate::model::Algorithm::Sha256;
+        let walk = Walk { view: self.view, algorithm, fresh_since: None, takes_unsettled: false };
         let Ok(item) = walk.item(root.dir, name.to_vec(), known)? else { return Ok(None) };
         let dir = read::open_top(&settings.path)
             .and_then(|top| read::open_dir(top.as_fd(), &RelPath::new(above).unwrap_or_default()));

@@ -49,6 +49,8 @@ pub struct Job {
     pub is_scrubbing: bool,
     /// The medium is read, not the page cache.
     pub from_medium: bool,
+    /// No service follows the roots: an original that nobody writes to is told to be complete when it is read.
+    pub is_alone: bool,
 }
 
 /// What verifying came to, so far.

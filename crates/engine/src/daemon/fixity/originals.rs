@@ -2,27 +2,34 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::fs::{AtFlags, statat};
 
 use super::mend::Mender;
 use super::walk::{Item, Passed, Unit, Walk};
 use super::{Event, FixityError, Job, Sum, Surroundings, seen_of};
 use crate::clock::{Clock as _, SystemClock};
 use crate::daemon::preview::preview;
+use crate::daemon::rules::{Rules, lock_of};
 use crate::daemon::sequencer::Difference;
 use crate::daemon::service::{check_identity, look_at_top};
 use crate::daemon::settings::RootSettings;
 use crate::fixity::hash::{Hashes, Wanted};
 use crate::fixity::read::{self, Manner};
-use crate::fixity::verdict::{Look, Verdict, judge};
+use crate::fixity::verdict::{Expected, Look, Verdict, judge};
 use crate::inventory::{DirId, FileId, RootRow, View};
-use crate::model::{Algorithm, Body, Drift, Hashed, RelPath, RootName, Seq, Timestamp, Unsound, Unsoundness, Verified};
+use crate::model::{
+    Algorithm, Body, Drift, Evidence, Hashed, RelPath, RootName, Seq, Settled, Timestamp, Unsound, Unsoundness,
+    Verified,
+};
+use crate::watch::lease::{self, no_writer};
+use crate::watch::magic::FsMagic;
 use crate::watch::priority::give_way;
 
 /// Units that may wait to be read, and results that may wait to be judged, for each thread.
@@ -44,6 +51,10 @@ struct OpenRoot<'s> {
     name: RootName,
     dir: DirId,
     top: OwnedFd,
+    /// Which names say that a file is not finished.
+    rules: Rules,
+    /// Whether a lease tells that nobody writes to a file: on a network file system it knows nothing of other machines.
+    may_lease: bool,
     scopes: Vec<RelPath>,
 }
 
@@ -53,6 +64,8 @@ struct Reading {
     path: RelPath,
     item: Item,
     look: Look,
+    /// Why a version that was not known to be complete is.
+    complete: Option<Evidence>,
 }
 
 pub(super) fn verify(
@@ -72,6 +85,7 @@ pub(super) fn verify(
         roots: &roots,
         view: &view,
         algorithm,
+        is_alone: job.is_alone,
         each,
         sum: Sum::default(),
         verified: roots.iter().map(|_| Vec::new()).collect(),
@@ -87,9 +101,9 @@ pub(super) fn verify(
         let (roots, busy) = (&roots, &busy);
         let walker = scope.spawn(move || -> Result<(), FixityError> {
             let view = View::open(&around.inventory)?;
-            let every = Walk { view: &view, algorithm, fresh_since };
+            let every = Walk { view: &view, algorithm, fresh_since, takes_unsettled: job.is_alone };
             // By itself what was checked once comes by its age, the rest by its place.
-            let never = Walk { view: &view, algorithm, fresh_since: Some(Timestamp(i64::MIN)) };
+            let never = Walk { fresh_since: Some(Timestamp(i64::MIN)), ..every };
             let walk = if job.is_scrubbing { never } else { every };
             for (index, root) in roots.iter().enumerate() {
                 let mut hand_on = |unit| match give.send(unit) {
@@ -158,7 +172,12 @@ fn open_roots<'s>(job: &Job, around: &Surroundings<'s>, view: &View) -> Result<V
         // Of a root that was never scanned nothing is known.
         let Some(row) = rows.iter().find(|row| row.name == root.name).filter(|_| !scopes.is_empty()) else { continue };
         let top = open_root(root, row).map_err(|why| FixityError::Absent { root: root.name.clone(), why })?;
-        open.push(OpenRoot { settings: root, name: root.name.clone(), dir: row.dir_id, top, scopes });
+        let absent =
+            |why: &dyn std::fmt::Display| FixityError::Absent { root: root.name.clone(), why: why.to_string() };
+        let rules = Rules::new(&[], Vec::new(), &root.unfinished).map_err(|error| absent(&error))?;
+        let is_network = FsMagic::of(top.as_fd()).map_err(|error| absent(&error))?.is_network();
+        let (name, may_lease) = (root.name.clone(), root.lease && !is_network);
+        open.push(OpenRoot { settings: root, name, dir: row.dir_id, top, rules, may_lease, scopes });
     }
     Ok(open)
 }
@@ -195,13 +214,34 @@ impl Reader<'_> {
             };
             let mut results = Vec::with_capacity(unit.items.len());
             for item in unit.items {
-                let look = look(&item, &mut buffer);
-                results.push(Reading { root, path: dir.join(&item.name), item, look });
+                let complete = match &open {
+                    Ok(open) if !item.is_settled => complete(open.as_fd(), &item, &self.roots[root]),
+                    _ => None,
+                };
+                let look = if item.is_settled || complete.is_some() { look(&item, &mut buffer) } else { Look::Moving };
+                results.push(Reading { root, path: dir.join(&item.name), item, look, complete });
             }
             if self.told.send(results).is_err() {
                 return;
             }
         }
+    }
+}
+
+/// Why a version that has rested is complete, if it is: nobody has it open for writing, or that cannot be told and it has
+/// rested for long.
+fn complete(dir: BorrowedFd<'_>, item: &Item, root: &OpenRoot<'_>) -> Option<Evidence> {
+    let changed = item.expected.mtime_ns.max(item.expected.ctime_ns.unwrap_or(i64::MIN));
+    let rested = u64::try_from(SystemClock.now().0.checked_sub(changed)?).map(Duration::from_nanos).ok()?;
+    let is_locked = || statat(dir, lock_of(&item.name), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    if rested < root.settings.settle_min || root.rules.unfinished(&item.name) || is_locked() {
+        return None;
+    }
+    let writer = if root.may_lease { no_writer(dir, &item.name).ok()?.verdict } else { lease::Verdict::Unsupported };
+    match writer {
+        lease::Verdict::NoWriter => Some(Evidence::Lease),
+        lease::Verdict::Unsupported => (rested >= root.settings.settle).then_some(Evidence::Quiet),
+        lease::Verdict::Busy => None,
     }
 }
 
@@ -224,6 +264,7 @@ struct Collector<'c, 's> {
     roots: &'c [OpenRoot<'s>],
     view: &'c View,
     algorithm: Algorithm,
+    is_alone: bool,
     each: &'c mut dyn FnMut(Event) -> Result<(), FixityError>,
     sum: Sum,
     /// By root.
@@ -257,12 +298,16 @@ impl Collector<'_, '_> {
 
     /// `is_sure`: it was looked at a second time.
     fn take_one(&mut self, result: Reading, is_sure: bool) -> Result<(), FixityError> {
-        let Reading { root, path, item, look } = result;
+        let Reading { root, path, item, look, complete } = result;
         if matches!(look, Look::Content(..)) && !is_sure {
             self.sum.files += 1;
             self.sum.bytes += item.expected.size;
         }
-        match judge(&item.expected, &look) {
+        let verdict = judge(&item.expected, &look);
+        if let (Some(evidence), Verdict::Sound(_) | Verdict::New(_)) = (complete, &verdict) {
+            self.acts.push(self.settled(root, &path, &item, evidence));
+        }
+        match verdict {
             Verdict::Sound(learnt) => {
                 self.sum.verified += 1;
                 let again = match &look {
@@ -284,6 +329,12 @@ impl Collector<'_, '_> {
             Verdict::Unsound(_) => self.suspects.push(Suspect { root, path }),
         }
         Ok(())
+    }
+
+    fn settled(&self, root: usize, path: &RelPath, item: &Item, evidence: Evidence) -> Body {
+        let Expected { size, mtime_ns, inode, .. } = item.expected;
+        let (root, path, inode) = (self.roots[root].name.clone(), path.clone(), inode.unwrap_or_default());
+        Body::Settled(Settled { root, path, evidence, size, mtime_ns, inode })
     }
 
     fn hashed(&self, root: usize, path: &RelPath, item: &Item, hashes: Hashes) -> Body {
@@ -335,7 +386,7 @@ impl Collector<'_, '_> {
                 continue;
             };
             let look = self.look_again(root, &path, &item, &mut buffer);
-            let result = Reading { root, path, item, look };
+            let result = Reading { root, path, item, look, complete: None };
             match judge(&result.item.expected, &result.look) {
                 Verdict::Unsound(_) => unsound.push(result),
                 _ => self.take_one(result, true)?,
@@ -393,7 +444,8 @@ impl Collector<'_, '_> {
         let above = RelPath::new(above).unwrap_or_default();
         let Some(parent) = self.view.dir_by_path(&open.name, &above)? else { return Ok(None) };
         let Some(known) = self.view.child(parent, name)? else { return Ok(None) };
-        let walk = Walk { view: self.view, algorithm: self.algorithm, fresh_since: None };
+        let (view, algorithm, takes_unsettled) = (self.view, self.algorithm, self.is_alone);
+        let walk = Walk { view, algorithm, fresh_since: None, takes_unsettled };
         Ok(Some(walk.item(open.dir, name.to_vec(), &known)?))
     }
 

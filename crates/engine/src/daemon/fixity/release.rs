@@ -140,7 +140,8 @@ impl Releaser<'_, '_> {
         if self.view.is_released(known.file_id)? {
             return Ok(Ok(None));
         }
-        let walk = Walk { view: self.view, algorithm: crate::model::Algorithm::Sha256, fresh_since: None };
+        let algorithm = crate::model::Algorithm::Sha256;
+        let walk = Walk { view: self.view, algorithm, fresh_since: None, takes_unsettled: false };
         let item = match walk.item(root_dir, name.to_vec(), &known)? {
             Ok(item) => item,
             Err(Passed::Busy) => return Ok(Err("it is being written".to_owned())),

@@ -19,6 +19,8 @@ pub(super) struct Item {
     pub(super) name: Vec<u8>,
     pub(super) file: i64,
     pub(super) version: Seq,
+    /// Whether the version is known to be complete.
+    pub(super) is_settled: bool,
     /// The hash that is expected is that of an earlier version of the same size and mtime.
     pub(super) is_recalled: bool,
     pub(super) expected: Expected,
@@ -34,11 +36,14 @@ pub(super) struct Unit {
 }
 
 /// What of a root is walked, and what is left out.
+#[derive(Clone, Copy)]
 pub(super) struct Walk<'w> {
     pub(super) view: &'w View,
     pub(super) algorithm: Algorithm,
     /// Checks since then are good enough.
     pub(super) fresh_since: Option<Timestamp>,
+    /// Versions that are not known to be complete are told of, too.
+    pub(super) takes_unsettled: bool,
 }
 
 /// A name that is no file to be read now.
@@ -120,7 +125,7 @@ impl Walk<'_> {
         before: Timestamp,
         each: &mut dyn FnMut(Unit) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, InventoryError> {
-        let anew = Walk { view: self.view, algorithm: self.algorithm, fresh_since: None };
+        let anew = Walk { fresh_since: None, ..*self };
         let mut after = None;
         loop {
             let checks = self.view.checks_before(None, root_dir, after, before, PAGE)?;
@@ -172,7 +177,8 @@ impl Walk<'_> {
         if self.view.is_released(known.file_id)? {
             return Ok(Err(Passed::Over));
         }
-        if !known.is_settled() {
+        let is_settled = known.is_settled();
+        if !is_settled && !self.takes_unsettled {
             return Ok(Err(Passed::Busy));
         }
         if let Some(since) = self.fresh_since
@@ -196,6 +202,7 @@ impl Walk<'_> {
             is_recalled,
             file: known.file_id.0,
             version: known.version_seq,
+            is_settled,
             expected: Expected {
                 size: facts.size,
                 mtime_ns: facts.mtime_ns,
