@@ -82,12 +82,21 @@ impl Walk<'_> {
             }
             return Ok(if unit.items.is_empty() { ControlFlow::Continue(()) } else { each(unit) });
         };
+        // One state for all questions costs less; but who waits for room must not keep the writer's log from being cut.
+        let mut hand_on = |unit: Unit| -> Result<ControlFlow<()>, InventoryError> {
+            self.view.let_go()?;
+            let flow = each(unit);
+            self.view.hold()?;
+            Ok(flow)
+        };
+        self.view.hold()?;
         let mut levels = vec![level(index, dir, top.clone())];
         while let Some(level_now) = levels.last_mut() {
             let Some((name, known)) = level_now.page.next() else {
                 if level_now.is_last {
                     let Some(level) = levels.pop() else { break };
-                    if !level.unit.items.is_empty() && each(level.unit).is_break() {
+                    if !level.unit.items.is_empty() && hand_on(level.unit)?.is_break() {
+                        self.view.let_go()?;
                         return Ok(ControlFlow::Break(()));
                     }
                 } else {
@@ -110,11 +119,13 @@ impl Walk<'_> {
             self.add(&mut level_now.unit, root_dir, name, &known, busy)?;
             if level_now.unit.items.len() >= FILES_MAX || level_now.unit.bytes >= BYTES_MAX {
                 let empty = Unit { items: Vec::new(), bytes: 0, ..level_now.unit.clone_place() };
-                if each(std::mem::replace(&mut level_now.unit, empty)).is_break() {
+                if hand_on(std::mem::replace(&mut level_now.unit, empty))?.is_break() {
+                    self.view.let_go()?;
                     return Ok(ControlFlow::Break(()));
                 }
             }
         }
+        self.view.let_go()?;
         Ok(ControlFlow::Continue(()))
     }
 
