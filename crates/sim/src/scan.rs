@@ -159,6 +159,7 @@ impl Scan {
             parent: reading.visit.parent.clone(),
             base: reading.base,
             first: self.first,
+            may_be_locked: true,
             differences,
         }
     }

@@ -521,5 +521,7 @@ fn sequencer(
     });
     let dirs = Dirs::create(None).expect("a directory table can be made");
     let clock: Arc<dyn Clock> = Arc::new(clock.clone());
-    Sequencer::new(SimTree(world.clone()), ledger, roots.collect(), dirs, clock)
+    let mut sequencer = Sequencer::new(SimTree(world.clone()), ledger, roots.collect(), dirs, clock);
+    sequencer.settle_found_at_once();
+    sequencer
 }

@@ -374,7 +374,7 @@ impl Tree for SimTree {
             return Writers::Some;
         }
         world.leased.push(inode);
-        Writers::None
+        Writers::None(world.inodes[&inode].facts.clone())
     }
 
     fn rest(&mut self) {}

@@ -243,9 +243,12 @@ impl Dirs {
     /// # Errors
     /// If the table fails.
     pub fn find(&mut self, key: &DirKey) -> Result<Place> {
+        // What is known to be outside is not in the table, which need not be asked.
+        if self.numbers.get(key).is_none() && self.outside.get(key).is_some() {
+            return Ok(Place::Outside);
+        }
         match self.number(key)? {
             Some(no) => Ok(self.at(no)?.map_or(Place::Outside, Place::In)),
-            None if self.outside.get(key).is_some() => Ok(Place::Outside),
             None => Ok(Place::Unknown),
         }
     }

@@ -305,7 +305,7 @@ impl Tree for FsTree {
         match no_writer(fd, name) {
             Ok(lease) if lease.stat.st_ino != inode => Writers::Unknown,
             Ok(lease) => match lease.verdict {
-                Verdict::NoWriter => Writers::None,
+                Verdict::NoWriter => Writers::None(scan::Stat::from(&lease.stat).facts(None)),
                 Verdict::Busy => Writers::Some,
                 Verdict::Unsupported => Writers::Unknown,
             },

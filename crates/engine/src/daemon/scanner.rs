@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, fstat, open};
 use crate::beneath::open_beneath;
 use crate::daemon::compare::{Differs, differs};
 use crate::daemon::dirs::RootNo;
-use crate::daemon::rules::Rules;
+use crate::daemon::rules::{Rules, locked_by};
 use crate::daemon::sequencer::{Difference, Found};
 use crate::inventory::{DirId, InventoryError, KnownChild, View};
 use crate::scan::{self, Chunk, Descend, Entry, OpenDir, Outcome, Seen, Step, Visitor, walk};
@@ -228,7 +228,7 @@ impl Visitor for Comparer<'_> {
         token.base = self.base();
         if let Some(inotify) = &self.job.inotify {
             // Where the directory is must be known before the first event of it can come.
-            self.send(dir.path, token, token.base, Vec::new());
+            self.send(dir.path, token, token.base, true, Vec::new());
             if let Err(error) = inotify.watch_dir(dir.fd, &key) {
                 self.fail(dir.path, &error);
             }
@@ -252,7 +252,7 @@ impl Visitor for Comparer<'_> {
             descend.walk(&entry, Token { known, key: None, parent, chunked: false, base: Seq::ZERO });
         }
         if !self.job.silent {
-            self.send(dir.path, token, base, compared.differences);
+            self.send(dir.path, token, base, may_be_locked(chunk), compared.differences);
         }
     }
 
@@ -277,6 +277,12 @@ impl Visitor for Comparer<'_> {
 struct Compared<'c> {
     differences: Vec<Difference>,
     below: Vec<(Entry<'c>, Option<DirId>)>,
+}
+
+/// Whether one of the names may say of another file that it is being worked on. Of a directory that comes in several
+/// chunks the others may.
+fn may_be_locked(chunk: &Chunk<'_>) -> bool {
+    !chunk.whole() || chunk.iter().any(|entry| locked_by(entry.name).is_some())
 }
 
 impl Comparer<'_> {
@@ -455,11 +461,11 @@ impl Comparer<'_> {
             if let Some((name, _)) = page.last() {
                 after.clone_from(name);
             }
-            self.send(dir.path, token, base, differences);
+            self.send(dir.path, token, base, true, differences);
         }
     }
 
-    fn send(&self, path: &RelPath, token: &Token, base: Seq, mut differences: Vec<Difference>) {
+    fn send(&self, path: &RelPath, token: &Token, base: Seq, may_be_locked: bool, mut differences: Vec<Difference>) {
         let Some(key) = &token.key else { return };
         self.found.fetch_add(differences.len() as u64, Ordering::Relaxed);
         loop {
@@ -472,6 +478,7 @@ impl Comparer<'_> {
                 parent: token.parent.clone(),
                 base,
                 first: self.first,
+                may_be_locked,
                 differences,
             };
             if self.tell.send(Message::Found(Box::new(found))).is_err() {

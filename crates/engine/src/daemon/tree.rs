@@ -41,10 +41,10 @@ pub enum Located {
 }
 
 /// What the kernel says about writers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Writers {
-    /// Nobody on this machine has it open for writing.
-    None,
+    /// Nobody on this machine has it open for writing, and this is what it was while nobody could.
+    None(Facts),
     /// Somebody has.
     Some,
     /// Leases do not work here, or say nothing.

@@ -4,7 +4,7 @@
 //! which an object store lists, everything in a directory is one range, and a directory and a file of one name are two
 //! keys. Where a copy lies at the target follows from that path and the replica's layout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -116,6 +116,50 @@ pub(super) fn configure(db: &Connection, config: &Replica, stamp: Stamp) -> rusq
     Ok(())
 }
 
+/// What need not be asked, or written, for each of many copies that are told of together. Written before anything else is told
+/// of, and at the end of a transaction.
+#[derive(Debug, Default)]
+pub(super) struct Together {
+    replica: Option<(ReplicaName, i64)>,
+    /// Files and bytes to be added, by replica.
+    counts: HashMap<i64, (i64, i64)>,
+    /// Whether anything could not be copied to any replica.
+    any_failed: Option<bool>,
+}
+
+impl Together {
+    fn replica_id(&mut self, db: &Connection, name: &ReplicaName, stamp: Stamp) -> rusqlite::Result<i64> {
+        if let Some((known, id)) = &self.replica
+            && known == name
+        {
+            return Ok(*id);
+        }
+        let id = replica_id(db, name, stamp)?;
+        self.replica = Some((name.clone(), id));
+        Ok(id)
+    }
+
+    fn count(&mut self, replica: i64, files: i64, bytes: i64) {
+        let sum = self.counts.entry(replica).or_default();
+        *sum = (sum.0 + files, sum.1 + bytes);
+    }
+
+    fn any_failed(&mut self, db: &Connection) -> rusqlite::Result<bool> {
+        if let Some(any) = self.any_failed {
+            return Ok(any);
+        }
+        let any = db.prepare_cached("SELECT 1 FROM failures LIMIT 1")?.exists([])?;
+        self.any_failed = Some(any);
+        Ok(any)
+    }
+
+    /// Writes what is to be added, and asks anew from here on.
+    pub(super) fn write(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        let Together { counts, .. } = std::mem::take(self);
+        counts.into_iter().try_for_each(|(replica, (files, bytes))| count(db, replica, files, bytes))
+    }
+}
+
 /// Adds to what a replica holds.
 fn count(db: &Connection, replica: i64, files: i64, bytes: i64) -> rusqlite::Result<()> {
     if (files, bytes) == (0, 0) {
@@ -134,40 +178,22 @@ pub(super) fn failed(db: &Connection, failed: &Failed, root: i64, stamp: Stamp) 
     Ok(())
 }
 
-/// A replica holds a version, or a copy got another name.
-pub(super) fn copied(db: &Connection, copied: &Copied, root: i64, stamp: Stamp) -> rusqlite::Result<()> {
-    let replica = replica_id(db, &copied.replica, stamp)?;
-    let key = copy_key(&copied.path, copied.kind);
-    if let Some(old_path) = &copied.old_path {
-        let old_key = copy_key(old_path, copied.kind);
-        withdraw(db, replica, root, &key, copied.kind)?;
-        rename(db, replica, root, &old_key, &key, copied.kind)?;
-    }
-    let mut find = db.prepare_cached(
-        "SELECT size, of_seq, sha256 FROM copies WHERE replica_id=?1 AND root_id=?2 AND path=?3 AND kind=1",
-    )?;
-    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-    let before: Option<(i64, i64, Option<[u8; 32]>)> = find.query_row(params![replica, root, key], read).optional()?;
-    if let Some((_, of, Some(sha256))) = before
-        && copied.sha256.is_some_and(|digest| digest.0 == sha256)
-    {
-        checks::carry(db, (replica, root, copied.file), of, signed(copied.of.0))?;
-    }
-    let before = before.map(|(size, ..)| size);
-    let is_file = copied.kind == FileType::File;
-    let (files, bytes) = if is_file { (1, signed(copied.size)) } else { (0, 0) };
-    count(db, replica, files - i64::from(before.is_some()), bytes - before.unwrap_or(0))?;
-    db.prepare_cached("DELETE FROM failures WHERE replica_id=?1 AND root_id=?2 AND path=?3")?.execute(params![
-        replica,
-        root,
-        copied.path.as_bytes()
-    ])?;
-    let mut insert = db.prepare_cached(
-        "INSERT INTO copies (replica_id, root_id, path, file_id, of_seq, kind, size, mtime_ns, sha256, proof, seq) \
-         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) ON CONFLICT (replica_id, root_id, path) DO UPDATE SET \
-         file_id=?4, of_seq=?5, kind=?6, size=?7, mtime_ns=?8, sha256=?9, proof=?10, seq=?11",
-    )?;
-    insert.execute(params![
+const INSERT_COPY: &str = "INSERT INTO copies (replica_id, root_id, path, file_id, of_seq, kind, size, mtime_ns, sha256, proof, seq) \
+     VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
+const OR_NOTHING: &str = " ON CONFLICT (replica_id, root_id, path) DO NOTHING";
+const OR_UPDATE: &str = " ON CONFLICT (replica_id, root_id, path) DO UPDATE SET \
+     file_id=?4, of_seq=?5, kind=?6, size=?7, mtime_ns=?8, sha256=?9, proof=?10, seq=?11";
+
+/// Writes a copy's row; whether that did anything.
+fn write_copy(
+    db: &Connection,
+    (replica, root, key): (i64, i64, &[u8]),
+    copied: &Copied,
+    stamp: Stamp,
+    conflict: &str,
+) -> rusqlite::Result<bool> {
+    let mut insert = db.prepare_cached(&[INSERT_COPY, conflict].concat())?;
+    let written = insert.execute(params![
         replica,
         root,
         key,
@@ -180,25 +206,82 @@ pub(super) fn copied(db: &Connection, copied: &Copied, root: i64, stamp: Stamp) 
         copied.proof.code(),
         signed(stamp.seq.0)
     ])?;
+    Ok(written > 0)
+}
+
+/// A replica holds a version, or a copy got another name. `dir` is the directory that holds the original, if it is known.
+pub(super) fn copied(
+    db: &Connection,
+    together: &mut Together,
+    copied: &Copied,
+    (root, dir): (i64, Option<i64>),
+    stamp: Stamp,
+) -> rusqlite::Result<()> {
+    let replica = together.replica_id(db, &copied.replica, stamp)?;
+    let key = copy_key(&copied.path, copied.kind);
+    let is_file = copied.kind == FileType::File;
+    let (files, bytes) = if is_file { (1, signed(copied.size)) } else { (0, 0) };
+    let is_new = copied.old_path.is_none() && write_copy(db, (replica, root, &key), copied, stamp, OR_NOTHING)?;
+    if is_new {
+        together.count(replica, files, bytes);
+    } else {
+        together.write(db)?;
+        copied_over(db, copied, (replica, root, &key), (files, bytes), stamp)?;
+    }
+    if together.any_failed(db)? {
+        db.prepare_cached("DELETE FROM failures WHERE replica_id=?1 AND root_id=?2 AND path=?3")?.execute(params![
+            replica,
+            root,
+            copied.path.as_bytes()
+        ])?;
+    }
     if copied.proof == Proof::Proved && copied.old_path.is_none() && is_file {
         checks::passed(db, (replica, root, copied.file), signed(copied.of.0), stamp)?;
     }
-    match &copied.sha256 {
-        Some(digest) => learn_digest(db, copied, digest, root),
-        None => Ok(()),
+    match (&copied.sha256, dir) {
+        (Some(digest), Some(dir)) => learn_digest(db, copied, digest, dir),
+        _ => Ok(()),
     }
 }
 
+/// The same for a key that has a row, or is to get that of another.
+fn copied_over(
+    db: &Connection,
+    copied: &Copied,
+    (replica, root, key): (i64, i64, &[u8]),
+    (files, bytes): (i64, i64),
+    stamp: Stamp,
+) -> rusqlite::Result<()> {
+    if let Some(old_path) = &copied.old_path {
+        let old_key = copy_key(old_path, copied.kind);
+        withdraw(db, replica, root, key, copied.kind)?;
+        rename(db, replica, root, &old_key, key, copied.kind)?;
+    }
+    let mut find = db.prepare_cached(
+        "SELECT size, of_seq, sha256 FROM copies WHERE replica_id=?1 AND root_id=?2 AND path=?3 AND kind=1",
+    )?;
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let before: Option<(i64, i64, Option<[u8; 32]>)> = find.query_row(params![replica, root, key], read).optional()?;
+    if let Some((_, of, Some(sha256))) = before
+        && copied.sha256.is_some_and(|digest| digest.0 == sha256)
+    {
+        checks::carry(db, (replica, root, copied.file), of, signed(copied.of.0))?;
+    }
+    let before = before.map(|(size, ..)| size);
+    count(db, replica, files - i64::from(before.is_some()), bytes - before.unwrap_or(0))?;
+    write_copy(db, (replica, root, key), copied, stamp, OR_UPDATE)?;
+    Ok(())
+}
+
 /// The content of the original is known now, if that version still is the current one.
-fn learn_digest(db: &Connection, copied: &Copied, digest: &Digest, root: i64) -> rusqlite::Result<()> {
-    let Some((parent, name)) = copied.path.split() else { return Ok(()) };
+fn learn_digest(db: &Connection, copied: &Copied, digest: &Digest, dir: i64) -> rusqlite::Result<()> {
+    let Some((_, name)) = copied.path.split() else { return Ok(()) };
     let mut update = db.prepare_cached(
-        "UPDATE files SET sha256=?3 WHERE dir_id=(SELECT dir_id FROM dirs WHERE root_id=?1 AND path=?2) AND name=?4 \
-         AND file_id=?5 AND version_seq<=?6 AND size=?7 AND mtime_ns=?8",
+        "UPDATE files SET sha256=?2 WHERE dir_id=?1 AND name=?3 \
+         AND file_id=?4 AND version_seq<=?5 AND size=?6 AND mtime_ns=?7",
     )?;
     update.execute(params![
-        root,
-        parent,
+        dir,
         &digest.0[..],
         name,
         copied.file,

@@ -1,21 +1,23 @@
 //! The one writer: a batch is one transaction, each record's inventory part one savepoint.
 
-use std::collections::HashSet;
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use foldhash::fast::RandomState;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
+use super::copies::Together;
 use super::error::{InventoryError, Result};
 use super::history::{History, Then, Told};
-use super::row::{FileId, ROOTS, signed, unsigned};
+use super::row::{FileId, Known, ROOTS, signed, unsigned};
 use super::schema::{self, Host};
 use super::store::{Fault, Store, Tree, is_of_the_row};
 use super::view::View;
 use super::{acts, checks, copies, runs};
 use crate::apply::{Halves, Memory, Spot, Stamp, first_seen, size};
-use crate::model::{Body, Change, Cursor, Facts, FileType, JournalId, Op, Record, RelPath, Seq};
+use crate::model::{Body, Change, Cursor, Facts, FileType, JournalId, Op, Record, RelPath, Seq, Settled};
 use keepwatch_journal::ChainHash;
 
 /// New names that wait to be written in the order of their keys.
@@ -99,9 +101,13 @@ impl Inventory {
         }
         let Inventory { path, db, memory, latest } = self;
         let known = latest.take();
-        let outcome: rusqlite::Result<Applied> = (|| {
+        let is_at_fault = Cell::new(false);
+        let mut apply = |is_careful| -> rusqlite::Result<Applied> {
             let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut batch = Batch::new(&tx, memory, known)?;
+            if is_careful {
+                memory.forget();
+            }
+            let mut batch = Batch::new(&tx, memory, known, is_careful, &is_at_fault)?;
             for record in new() {
                 batch.record(record)?;
             }
@@ -113,7 +119,11 @@ impl Inventory {
             tx.commit()?;
             *latest = Some(max_at_ns);
             Ok(Applied { records, skipped: skipped as u64, problems })
-        })();
+        };
+        let mut outcome = apply(false);
+        if outcome.is_err() && is_at_fault.get() {
+            outcome = apply(true);
+        }
         if outcome.is_err() {
             memory.forget();
         }
@@ -173,15 +183,23 @@ struct Waiting<'r> {
     spot: Spot<'r>,
     facts: &'r Facts,
     record: &'r Record,
+    /// The record that told of its being complete.
+    settled: Seq,
 }
 
 /// The records of one transaction.
+///
+/// To undo a part of a record, SQLite has to keep every page as it was before, record by record. So it is not prepared for that
+/// at first: if a record is at fault all is undone, and done again with care.
 struct Batch<'c, 'r> {
     db: &'c Connection,
     tree: Tree<'c>,
     history: History<'c>,
     waiting: Vec<Waiting<'r>>,
-    keys: HashSet<(i64, &'r [u8]), RandomState>,
+    keys: HashMap<(i64, &'r [u8]), usize, RandomState>,
+    together: Together,
+    is_careful: bool,
+    is_at_fault: &'c Cell<bool>,
     savepoint: CachedStatement<'c>,
     release: CachedStatement<'c>,
     halves: Halves<'r>,
@@ -189,14 +207,23 @@ struct Batch<'c, 'r> {
 }
 
 impl<'c, 'r> Batch<'c, 'r> {
-    fn new(db: &'c Connection, memory: &'c mut Memory, latest: Option<i64>) -> rusqlite::Result<Self> {
+    fn new(
+        db: &'c Connection,
+        memory: &'c mut Memory,
+        latest: Option<i64>,
+        is_careful: bool,
+        is_at_fault: &'c Cell<bool>,
+    ) -> rusqlite::Result<Self> {
         let (tree, history) = (Tree::new(Store::new(db)?, memory), History::new(db, latest)?);
         Ok(Batch {
             db,
             tree,
             history,
             waiting: Vec::new(),
-            keys: HashSet::default(),
+            keys: HashMap::default(),
+            together: Together::default(),
+            is_careful,
+            is_at_fault,
             savepoint: db.prepare_cached("SAVEPOINT part")?,
             release: db.prepare_cached("RELEASE part")?,
             halves: Halves::default(),
@@ -228,10 +255,12 @@ impl<'c, 'r> Batch<'c, 'r> {
         let file = match self.free_spot(change, root)? {
             Some((spot, facts)) if facts.kind == FileType::Dir => {
                 // Needs nothing of what waits: its parent is known, its name is free, and no directory is waiting.
-                self.in_savepoint(record, |tree| tree.appeared(spot, facts, stamp).map(Some))?
+                self.in_savepoint(record, |tree, _| tree.appeared(spot, facts, stamp).map(Some))?
             }
             Some((spot, facts)) => Some(self.wait(spot, facts, record)?),
-            None => self.guarded(record, |tree| tree.change(change, root, old_root.unwrap_or(root), stamp, parks))?,
+            None => {
+                self.guarded(record, |tree, _| tree.change(change, root, old_root.unwrap_or(root), stamp, parks))?
+            }
         };
         let place = self.then(root, &change.path)?;
         let told = Told { root, place, old, file };
@@ -248,7 +277,7 @@ impl<'c, 'r> Batch<'c, 'r> {
             return Ok(None);
         }
         let Some(dir) = self.tree.dir(root, parent)? else { return Ok(None) };
-        let is_free = !self.keys.contains(&(dir, name)) && self.tree.is_free(dir, name)?;
+        let is_free = !self.keys.contains_key(&(dir, name)) && self.tree.is_free(dir, name)?;
         Ok(is_free.then_some((Spot { root, dir, name, path: &change.path }, facts)))
     }
 
@@ -256,9 +285,22 @@ impl<'c, 'r> Batch<'c, 'r> {
         if self.waiting.len() >= WAITING_MAX {
             self.write_waiting()?;
         }
-        self.keys.insert((spot.dir, spot.name));
-        self.waiting.push(Waiting { spot, facts, record });
+        self.keys.insert((spot.dir, spot.name), self.waiting.len());
+        self.waiting.push(Waiting { spot, facts, record, settled: Seq::ZERO });
         Ok(FileId(signed(record.seq.0)))
+    }
+
+    /// A name that waits is complete. `None`: none waits there.
+    fn settle_waiting(&mut self, settled: &Settled, root: i64, stamp: Stamp) -> rusqlite::Result<Option<FileId>> {
+        let Some((parent, name)) = settled.path.split().filter(|_| !self.waiting.is_empty()) else { return Ok(None) };
+        let Some(dir) = self.tree.dir(root, parent)? else { return Ok(None) };
+        let Some(new) = self.keys.get(&(dir, name)).and_then(|index| self.waiting.get_mut(*index)) else {
+            return Ok(None);
+        };
+        if (new.facts.size, new.facts.mtime_ns, new.facts.inode) == (settled.size, settled.mtime_ns, settled.inode) {
+            new.settled = stamp.seq;
+        }
+        Ok(Some(FileId(signed(new.record.seq.0))))
     }
 
     fn write_waiting(&mut self) -> rusqlite::Result<()> {
@@ -269,7 +311,7 @@ impl<'c, 'r> Batch<'c, 'r> {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.sort_unstable_by_key(|new| (new.spot.dir, new.spot.name));
         for new in waiting.drain(..) {
-            let known = first_seen(Some(new.facts), Stamp::of(new.record));
+            let known = Known { settled_seq: new.settled, ..first_seen(Some(new.facts), Stamp::of(new.record)) };
             match self.tree.insert_name(new.spot.dir, new.spot.name, &known) {
                 Ok(()) => self.tree.count_in(new.spot.root, known.kind, 1, size(&known)),
                 Err(error) => {
@@ -308,7 +350,16 @@ impl<'c, 'r> Batch<'c, 'r> {
             (None, Body::Config(config)) => Some(self.tree.declare_root(&config.root, stamp)?),
             (None, _) => None,
         };
-        let file = self.guarded(record, |tree| match body {
+        if let (Body::Settled(settled), Some(root)) = (body, root)
+            && let Some(file) = self.settle_waiting(settled, root, stamp)?
+        {
+            let written = self.history.act(record, body, Some(root), Some(file));
+            return self.audited(record, written);
+        }
+        if !matches!(body, Body::Settled(_) | Body::Copied(_)) {
+            self.together.write(db)?;
+        }
+        let file = self.guarded(record, |tree, together| match body {
             Body::Settled(settled) => root.map_or(Ok(None), |root| tree.settled(settled, root, stamp)),
             Body::Gap(gap) => Ok(acts::open_gap(db, gap, root, stamp).map(|()| None)?),
             Body::GapClosed(closed) => Ok(acts::close_gap(db, closed, root, stamp).map(|()| None)?),
@@ -317,7 +368,10 @@ impl<'c, 'r> Batch<'c, 'r> {
                 None => Ok(None),
             },
             Body::Copied(act) => match root {
-                Some(root) => Ok(copies::copied(db, act, root, stamp).map(|()| Some(FileId(act.file)))?),
+                Some(root) => {
+                    let dir = act.path.split().map(|(parent, _)| tree.dir(root, parent)).transpose()?.flatten();
+                    Ok(copies::copied(db, together, act, (root, dir), stamp).map(|()| Some(FileId(act.file)))?)
+                }
                 None => Ok(None),
             },
             Body::Withdrawn(act) => match root {
@@ -358,7 +412,7 @@ impl<'c, 'r> Batch<'c, 'r> {
     fn guarded(
         &mut self,
         record: &Record,
-        part: impl FnOnce(&mut Tree<'c>) -> std::result::Result<Option<FileId>, Fault>,
+        part: impl FnOnce(&mut Tree<'c>, &mut Together) -> std::result::Result<Option<FileId>, Fault>,
     ) -> rusqlite::Result<Option<FileId>> {
         self.write_waiting()?;
         self.in_savepoint(record, part)
@@ -367,17 +421,25 @@ impl<'c, 'r> Batch<'c, 'r> {
     fn in_savepoint(
         &mut self,
         record: &Record,
-        part: impl FnOnce(&mut Tree<'c>) -> std::result::Result<Option<FileId>, Fault>,
+        part: impl FnOnce(&mut Tree<'c>, &mut Together) -> std::result::Result<Option<FileId>, Fault>,
     ) -> rusqlite::Result<Option<FileId>> {
-        self.savepoint.execute([])?;
-        match part(&mut self.tree) {
+        if self.is_careful {
+            self.together.write(self.db)?;
+            self.savepoint.execute([])?;
+        }
+        match part(&mut self.tree, &mut self.together) {
             Ok(file) => {
-                self.release.execute([])?;
+                if self.is_careful {
+                    self.release.execute([])?;
+                }
                 self.tree.settle_counts();
                 Ok(file)
             }
             Err(fault) => {
-                self.db.execute_batch("ROLLBACK TO part; RELEASE part")?;
+                if self.is_careful {
+                    self.db.execute_batch("ROLLBACK TO part; RELEASE part")?;
+                    self.together = Together::default();
+                }
                 self.tree.undo();
                 self.set_aside(record, "inventory", fault)?;
                 Ok(None)
@@ -391,6 +453,13 @@ impl<'c, 'r> Batch<'c, 'r> {
             Fault::Store(error) if !is_of_the_row(&error) => return Err(error),
             fault => fault,
         };
+        if !self.is_careful {
+            self.is_at_fault.set(true);
+            return Err(match fault {
+                Fault::Store(error) => error,
+                Fault::Contradiction(_) => rusqlite::Error::InvalidQuery,
+            });
+        }
         self.history.problem(record, part, &fault.to_string())?;
         self.problems += 1;
         Ok(())
@@ -412,6 +481,7 @@ impl<'c, 'r> Batch<'c, 'r> {
     /// How many records had a problem, and the running maximum of `at`.
     fn finish(mut self) -> rusqlite::Result<(u64, i64)> {
         self.write_waiting()?;
+        self.together.write(self.db)?;
         self.tree.write_counts()?;
         Ok((self.problems, self.history.max_at_ns()))
     }

@@ -73,6 +73,25 @@ impl From<&Statx> for Stat {
     }
 }
 
+impl From<&rustix::fs::Stat> for Stat {
+    fn from(stat: &rustix::fs::Stat) -> Self {
+        let rest = |nanoseconds| u32::try_from(nanoseconds).unwrap_or(0);
+        Stat {
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime_ns: nanoseconds(stat.st_mtime, rest(stat.st_mtime_nsec)),
+            ctime_ns: nanoseconds(stat.st_ctime, rest(stat.st_ctime_nsec)),
+            dev: stat.st_dev,
+            inode: stat.st_ino,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+            mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or(0),
+            kind: FileType::of_mode(stat.st_mode),
+            mount_root: false,
+        }
+    }
+}
+
 impl Stat {
     /// The facts, with where a symbolic link points if that was read.
     #[must_use]

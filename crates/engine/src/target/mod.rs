@@ -29,6 +29,7 @@ mod url;
 
 use std::io::{self, Read};
 use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
 
 pub use exec::{ExecCommand, ExecPatience};
 pub use http::HttpPlace;
@@ -295,6 +296,10 @@ pub trait Session: Send + Sync {
     /// [`TargetError`].
     fn stat(&self, _path: &RelPath) -> Result<Option<Stated>> {
         Ok(None)
+    }
+    /// The directory of this machine in which it takes objects in, if there is one: nobody need hear of what is done there.
+    fn staging(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
     /// Takes an object in under a temporary name, whole, with its metadata.
     ///

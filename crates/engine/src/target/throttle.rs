@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -233,6 +234,10 @@ impl Session for ThrottledSession {
 
     fn stat(&self, path: &RelPath) -> Result<Option<Stated>> {
         self.inner.stat(path)
+    }
+
+    fn staging(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.staging()
     }
 
     fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {

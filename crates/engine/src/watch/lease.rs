@@ -1,5 +1,5 @@
 //! Whether anybody on this machine has a file open, or mapped shared, for writing: by a read lease, which the kernel
-//! grants only if nobody has. It is given back at once. See `fcntl(2)`, "Leases".
+//! grants only if nobody has. It ends at once, when the file is closed. See `fcntl(2)`, "Leases".
 //!
 //! It says nothing of writers on other machines.
 
@@ -28,8 +28,8 @@ pub enum Verdict {
 pub struct Lease {
     /// Whether there was a writer.
     pub verdict: Verdict,
-    /// The file that was asked about, read while the lease was held where there was one: with
-    /// [`Verdict::NoWriter`] the caller compares it with the version that is to be settled.
+    /// The file that was asked about: with [`Verdict::NoWriter`] as it was while the lease was held, which the caller
+    /// compares with the version that is to be settled; else as it was found just before.
     pub stat: Stat,
 }
 
@@ -61,21 +61,16 @@ pub fn no_writer(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Lease> {
         Err(Errno::LOOP) => return Ok(Lease { verdict: Verdict::Unsupported, stat }),
         Err(errno) => return Err(errno.into()),
     };
-    let opened = fstat(&file)?;
-    if !is_file(&opened) {
-        return Ok(Lease { verdict: Verdict::Unsupported, stat: opened });
-    }
+    // What is no file any more is refused by the kernel.
     if let Err(error) = sys::lease::take(file.as_fd()) {
         let verdict = match Errno::from_io_error(&error) {
             Some(Errno::WOULDBLOCK) => Verdict::Busy,
             Some(Errno::INVAL | Errno::ACCESS | Errno::NOLCK | Errno::OPNOTSUPP | Errno::PERM) => Verdict::Unsupported,
             _ => return Err(error),
         };
-        return Ok(Lease { verdict, stat: opened });
+        return Ok(Lease { verdict, stat });
     }
-    let stat = fstat(&file);
-    sys::lease::give_back(file.as_fd())?;
-    Ok(Lease { verdict: Verdict::NoWriter, stat: stat? })
+    Ok(Lease { verdict: Verdict::NoWriter, stat: fstat(&file)? })
 }
 
 /// Opens for reading without leaving a trace in the access time, where that is allowed.
@@ -193,7 +188,7 @@ mod tests {
         // The kernel tells the holder, this process, by a signal before it answers.
         let refused = rustix::fs::open(&path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty());
         assert_eq!(refused.unwrap_err(), Errno::WOULDBLOCK);
-        sys::lease::give_back(file.as_fd()).unwrap();
+        drop(file);
         OpenOptions::new().append(true).open(&path).unwrap();
     }
 }

@@ -158,6 +158,8 @@ pub(super) struct Keeper {
     /// Objects that are copied before they are published, by how long that took lately.
     batch: usize,
     acting: Acting,
+    /// Device and inode of the directory of which nobody hears on behalf of this replica.
+    ignored: Option<(u64, u64)>,
 }
 
 /// Stands for a root that the inventory does not know. No directory has this id.
@@ -247,6 +249,7 @@ impl Keeper {
             note: Note::of(&settings.name, &around.inventory),
             batch: BATCH_FIRST,
             acting,
+            ignored: None,
             settings,
             around,
         })
@@ -532,6 +535,7 @@ impl Keeper {
         let target = Arc::clone(&self.settings.target);
         let (session, found) = target.open(&claim)?;
         self.settings.meter.change(|reading| reading.was_reached = true);
+        self.ignore_staging(&*session);
         let is_new = identity.as_deref() != Some(&found);
         if is_new || known.as_ref().and_then(|known| known.url.as_deref()) != Some(&self.settings.url) {
             let roots = known.filter(|_| !is_new).map(|known| known.roots).unwrap_or_default();
@@ -574,6 +578,19 @@ impl Keeper {
         let done = work(self, &at_work);
         self.view.let_go()?;
         done
+    }
+
+    /// What a target of this machine takes in, on a file system that is watched, would be told of several times for each file.
+    fn ignore_staging(&mut self, session: &dyn Session) {
+        let Some(dir) = session.staging() else { return };
+        let Ok(object) = rustix::fs::fstat(dir).map(|stat| (stat.st_dev, stat.st_ino)) else { return };
+        if self.ignored != Some(object)
+            && let Ok(dir) = dir.try_clone_to_owned()
+        {
+            self.ignored = Some(object);
+            // A service that ends hears of nothing any more.
+            let _ = self.around.commands.send(Command::Ignore(dir));
+        }
     }
 
     fn replica(&self) -> Result<ReplicaRow, Trouble> {

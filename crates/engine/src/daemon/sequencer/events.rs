@@ -38,8 +38,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             return self.renamed(event, from, into, ahead);
         }
         if event.place.name.is_empty() && !event.is_dir {
-            self.nameless(event);
-            return Ok(());
+            return self.nameless(event, ahead);
         }
         let Some(at) = self.place_of(&event.place.dir)? else {
             self.outside(event);
@@ -104,9 +103,30 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// A file's attributes changed and no name was told: one of its names was linked or unlinked.
-    fn nameless(&mut self, event: &Event) {
+    fn nameless(&mut self, event: &Event, ahead: &[Notice]) -> Result<()> {
+        if self.is_own_link(event, ahead)? {
+            return Ok(());
+        }
         if let Some((object, _)) = self.tree.object_of(&event.place.dir) {
             self.stray(object);
+        }
+        Ok(())
+    }
+
+    /// Whether this program itself gave a file a name that lies in no root, as it does with each that it copies to a place
+    /// on the same file system: it gives no such name to what has one in a root.
+    fn is_own_link(&mut self, event: &Event, ahead: &[Notice]) -> Result<bool> {
+        let is_own = |event: &Event| event.by.as_ref().is_some_and(|by| Some(by.pid) == self.own_pid);
+        if !is_own(event) {
+            return Ok(false);
+        }
+        let linked = ahead.iter().take(FATE_AHEAD).find_map(|notice| match notice {
+            Notice::Event(next) if next.object.as_ref() == Some(&event.place.dir) && is_own(next) => Some(next),
+            _ => None,
+        });
+        match linked {
+            Some(next) if next.what.has(What::CREATE) => Ok(self.place_of(&next.place.dir)?.is_none()),
+            _ => Ok(false),
         }
     }
 

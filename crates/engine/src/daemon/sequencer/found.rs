@@ -3,7 +3,7 @@
 
 use keepwatch_journal::{Facts, FileType, RelPath, Seq, Via};
 
-use super::{More, Origin, Result, Sequencer, Spot, is_dir};
+use super::{More, Origin, Result, Sequencer, Spot, is_dir, is_file};
 use crate::daemon::compare::{Differs, differs};
 use crate::daemon::dirs::{At, Place, RootNo};
 use crate::daemon::ledger::Ledger;
@@ -27,6 +27,8 @@ pub struct Found {
     pub base: Seq,
     /// Whether the root was new to the inventory: nothing can have moved.
     pub first: bool,
+    /// Whether a name may be there that says of another file that it is being worked on.
+    pub may_be_locked: bool,
     /// What differs.
     pub differences: Vec<Difference>,
 }
@@ -65,6 +67,7 @@ struct Compared {
     base: Seq,
     first: bool,
     via: Via,
+    may_be_locked: bool,
 }
 
 impl<T: Tree, L: Ledger> Sequencer<T, L> {
@@ -89,7 +92,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             } else if stale {
                 self.doubt(spot, Origin::scan(found.via), super::events::DOUBT_WAIT);
             } else {
-                let since = Compared { base: found.base, first: found.first, via: found.via };
+                let Found { base, first, via, may_be_locked, .. } = found;
+                let since = Compared { base, first, via, may_be_locked };
                 self.on_present(&at, &spot, difference, since)?;
             }
         }
@@ -126,7 +130,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     fn on_present(&mut self, at: &At, spot: &Spot, difference: Difference, compared: Compared) -> Result<()> {
-        let Compared { base, first, via } = compared;
+        let Compared { base, first, via, may_be_locked } = compared;
         // No event in this directory was heard since the scan listed it. Had one happened since, it is yet to be heard,
         // and will tell what changed: what the scan saw stands until then.
         let seen = match &difference {
@@ -174,7 +178,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 let from = if is_dir(&facts) { self.dir_elsewhere(at, &spot.name, &facts)? } else { None };
                 match from {
                     Some(from) => self.tell_move(&from.borrow(), at, spot, facts, Origin::scan(via), true),
-                    None => self.tell_new(at, spot, facts, Origin::scan(via), false),
+                    None => {
+                        self.tell_new(at, spot, facts.clone(), Origin::scan(via), false)?;
+                        self.settle_found(at, spot, &facts, may_be_locked)
+                    }
                 }
             }
             Difference::New { taken_for_moved, .. } => {
@@ -189,7 +196,10 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                     None if !directory && self.may_have_moved(at, &spot.name, &facts)? => {
                         self.arrived_later(spot.clone(), via)
                     }
-                    None => self.tell_new(at, spot, facts, Origin::scan(via), taken_for_moved),
+                    None => {
+                        self.tell_new(at, spot, facts.clone(), Origin::scan(via), taken_for_moved)?;
+                        self.settle_found(at, spot, &facts, may_be_locked)
+                    }
                 }
             }
             Difference::Changed { known, .. } => match differs(&known, &facts) {
@@ -197,12 +207,23 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 other => {
                     if let Some(op) = other.op() {
                         self.follow_up(at, spot, &facts);
-                        self.tell(op, at, &spot.name, Some(facts), Origin::scan(via), More::default());
+                        self.tell(op, at, &spot.name, Some(facts.clone()), Origin::scan(via), More::default());
+                        return self.settle_found(at, spot, &facts, may_be_locked);
                     }
                     Ok(())
                 }
             },
             Difference::Absent { .. } => Ok(()),
         }
+    }
+
+    /// What a scan has found, and was told of, may be complete: most files have rested for long. Else it settles like any other.
+    fn settle_found(&mut self, at: &At, spot: &Spot, facts: &Facts, may_be_locked: bool) -> Result<()> {
+        let is_followed = self.settle.follows((facts.dev, facts.inode));
+        // One with several names settles under each of them at once.
+        if self.settles_found && is_file(facts) && facts.nlink == 1 && !is_followed {
+            self.complete_at_once(at, spot, facts, may_be_locked)?;
+        }
+        Ok(())
     }
 }

@@ -204,6 +204,10 @@ pub struct Sequencer<T, L> {
     absences: Vec<(Spot, Via)>,
     /// What a scan found that may have moved from a directory which it had not met then.
     arrivals: Vec<(Spot, Via)>,
+    /// Whether what a scan finds is told to have settled then and there, where that is sure.
+    settles_found: bool,
+    /// This process.
+    own_pid: Option<u32>,
 }
 
 /// What stops the sequencer: its directory table.
@@ -247,7 +251,20 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             claimed: HashSet::new(),
             absences: Vec::new(),
             arrivals: Vec::new(),
+            settles_found: false,
+            own_pid: None,
         }
+    }
+
+    /// This process is the one that copies to replicas: much of what is told of it is about those.
+    pub fn set_own_pid(&mut self, pid: u32) {
+        self.own_pid = Some(pid);
+    }
+
+    /// From now on what a scan finds is told to have settled then and there, where that is sure: who copies it need not wait,
+    /// and the inventory is written once for both.
+    pub fn settle_found_at_once(&mut self) {
+        self.settles_found = true;
     }
 
     /// What it wants done, and forgets the wish.

@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use keepwatch_journal::{Evidence, Facts, Seq};
+use keepwatch_journal::Seq;
 
 use super::{Origin, Result, Sequencer, Spot, is_file};
 use crate::daemon::compare::{Differs, differs};
-use crate::daemon::dirs::{At, RootNo};
+use crate::daemon::dirs::RootNo;
 use crate::daemon::ledger::{Ledger, Unsettled};
 use crate::daemon::tree::{Look, Tree};
-use crate::watch::settle::{Seen, TRACKED_MAX};
+use crate::watch::settle::TRACKED_MAX;
 
 /// Versions offered in one go.
 const OFFERED_AT_ONCE: usize = 256;
@@ -74,9 +74,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
                 let object = (facts.dev, facts.inode);
                 if self.settle.follows(object) {
                     self.settle.renamed(object, spot);
-                } else if self.is_complete(&at, &spot, &facts)? {
-                    self.complete(&at, &spot, &facts, Evidence::Lease)?;
-                } else {
+                } else if !self.complete_at_once(&at, &spot, &facts, true)? {
                     self.follow_up(&at, &spot, &facts);
                 }
             }
@@ -86,15 +84,5 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             }
         }
         Ok(())
-    }
-
-    /// Whether a version that has rested, and of which nothing else was told, surely has no writer: it need not be followed.
-    fn is_complete(&mut self, at: &At, spot: &Spot, facts: &Facts) -> Result<bool> {
-        let is_told_otherwise = match self.recent.get(&(facts.dev, facts.inode)) {
-            Some(told) => differs(&told.facts, facts).op().is_some(),
-            None => false,
-        };
-        let may_be = !is_told_otherwise && !self.has_ended(spot, facts) && self.wait_to_settle(at, facts).is_zero();
-        Ok(may_be && matches!(self.seen(at, spot, facts)?, Seen::NoWriter(_)))
     }
 }

@@ -191,25 +191,54 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.settle.again(object, now);
             return Ok(());
         }
-        let seen = self.seen(&at, spot, &facts)?;
+        let (seen, is_same) = self.seen(&at, spot, &facts, true)?;
         let evidence = match self.settle.seen(object, seen, now, &patience) {
             Verdict::ByLease => Evidence::Lease,
             Verdict::ByQuiet => Evidence::Quiet,
             Verdict::Wait | Verdict::Dropped => return Ok(()),
         };
+        if is_same {
+            self.tell_complete(&at, spot, &facts, evidence);
+            return Ok(());
+        }
         self.complete(&at, spot, &facts, evidence)
     }
 
-    /// Tells that a version settled, if it is still the one that was looked at before the lease was given back; else it
-    /// is looked at again.
-    pub(super) fn complete(&mut self, at: &At, spot: &Spot, facts: &Facts, evidence: Evidence) -> Result<()> {
+    /// Tells that a version settled, unless that was told.
+    fn tell_complete(&mut self, at: &At, spot: &Spot, facts: &Facts, evidence: Evidence) {
+        if self.recent.get(&(facts.dev, facts.inode)).is_none_or(|told| !told.settled) {
+            self.tell_settled(at, &spot.name, facts, evidence);
+        }
+    }
+
+    /// Tells that a version which was looked at just now settled, if it has rested, nothing else was told of it, and it surely
+    /// has no writer: then it need not be followed. `may_be_locked`: a file beside it may say that it is being worked on.
+    pub(super) fn complete_at_once(
+        &mut self,
+        at: &At,
+        spot: &Spot,
+        facts: &Facts,
+        may_be_locked: bool,
+    ) -> Result<bool> {
+        let is_told_otherwise = match self.recent.get(&(facts.dev, facts.inode)) {
+            Some(told) => differs(&told.facts, facts).op().is_some(),
+            None => false,
+        };
+        if is_told_otherwise || self.has_ended(spot, facts) || !self.wait_to_settle(at, facts).is_zero() {
+            return Ok(false);
+        }
+        let is_complete = matches!(self.seen(at, spot, facts, may_be_locked)?, (Seen::NoWriter(_), true));
+        if is_complete {
+            self.tell_complete(at, spot, facts, Evidence::Lease);
+        }
+        Ok(is_complete)
+    }
+
+    /// Tells that a version settled, if it is still the one that was looked at; else it is looked at again.
+    fn complete(&mut self, at: &At, spot: &Spot, facts: &Facts, evidence: Evidence) -> Result<()> {
         let object = (facts.dev, facts.inode);
         match self.look(at, &spot.name)? {
-            Look::There(after) if after == *facts => {
-                if self.recent.get(&object).is_none_or(|told| !told.settled) {
-                    self.tell_settled(at, &spot.name, facts, evidence);
-                }
-            }
+            Look::There(after) if after == *facts => self.tell_complete(at, spot, facts, evidence),
             Look::There(_) => {
                 let now = self.clock.instant();
                 self.settle.closed(object, spot.clone(), now, Duration::ZERO);
@@ -220,23 +249,24 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         Ok(())
     }
 
-    /// Who writes to it, as far as can be known.
-    pub(super) fn seen(&mut self, at: &At, spot: &Spot, facts: &Facts) -> Result<Seen> {
+    /// Who writes to it, as far as can be known; and whether it was this version while nobody could.
+    fn seen(&mut self, at: &At, spot: &Spot, facts: &Facts, may_be_locked: bool) -> Result<(Seen, bool)> {
         let root = self.root(at.root);
         let (lease, shared) = (root.patience.lease, root.shared);
-        if root.rules.unfinished(&spot.name) || matches!(self.look(at, &lock_of(&spot.name))?, Look::There(_)) {
-            return Ok(Seen::Leave);
+        let is_unfinished = root.rules.unfinished(&spot.name);
+        if is_unfinished || (may_be_locked && matches!(self.look(at, &lock_of(&spot.name))?, Look::There(_))) {
+            return Ok((Seen::Leave, false));
         }
         let shape = Shape { size: facts.size, mtime_ns: facts.mtime_ns };
         if !lease || shared {
-            return Ok(Seen::NoLease(shape));
+            return Ok((Seen::NoLease(shape), false));
         }
-        let Some(key) = self.dirs.key(at.no)? else { return Ok(Seen::Leave) };
+        let Some(key) = self.dirs.key(at.no)? else { return Ok((Seen::Leave, false)) };
         let dir = DirAt { key: &key, root: at.root, path: &at.path };
         Ok(match self.tree.writers(dir, &spot.name, facts.inode) {
-            Writers::None => Seen::NoWriter(shape),
-            Writers::Some => Seen::Writer,
-            Writers::Unknown => Seen::NoLease(shape),
+            Writers::None(then) => (Seen::NoWriter(shape), then == *facts),
+            Writers::Some => (Seen::Writer, false),
+            Writers::Unknown => (Seen::NoLease(shape), false),
         })
     }
 

@@ -1,5 +1,7 @@
 //! What can be asked of a running service.
 
+use std::os::fd::OwnedFd;
+
 use crossbeam_channel::Sender;
 use keepwatch_journal::{Body, RelPath, ReplicaName, RootName, Seq, TriggerName};
 
@@ -73,6 +75,8 @@ pub enum Command {
         /// Which.
         dir: RelPath,
     },
+    /// Nobody need hear of what is done in this directory, below which no root lies.
+    Ignore(OwnedFd),
     /// End cleanly.
     Stop,
 }

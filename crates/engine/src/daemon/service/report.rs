@@ -1,5 +1,6 @@
 //! Answers to those who ask.
 
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -57,6 +58,7 @@ impl Service {
                     self.scans.want(ScanWanted { root: self.roots[index].no, path: dir, dir: None });
                 }
             }
+            Command::Ignore(dir) => self.sources.ignore(dir.as_fd()),
             Command::Stop => {}
         }
         Ok(())

@@ -67,6 +67,15 @@ impl Sources {
         }
     }
 
+    /// Nobody need hear of what is done in this directory. Where that cannot be, it is heard, and lies in no root.
+    pub(super) fn ignore(&self, dir: BorrowedFd<'_>) {
+        if let Some((fanotify, _)) = &self.fanotify
+            && let Err(error) = fanotify.ignore_dir(dir)
+        {
+            tracing::debug!(error = with_source(&error), "what a replica takes in is heard of");
+        }
+    }
+
     pub(super) fn start_inotify(&mut self) -> Result<(), String> {
         if self.inotify.is_none() {
             let (sender, receiver) = feed(self.backlog_max);

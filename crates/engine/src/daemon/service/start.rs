@@ -228,7 +228,11 @@ fn begin(
     let tail = writer.tail();
     let ledger = Journaled::new(writer, view, Arc::clone(&progress), Arc::clone(&clock), mode == Mode::Look);
     let tree = FsTree::new(settings.roots.iter().map(|root| root.path.clone()));
-    let sequencer = Sequencer::new(tree, ledger, roots, dirs, Arc::clone(&clock));
+    let mut sequencer = Sequencer::new(tree, ledger, roots, dirs, Arc::clone(&clock));
+    sequencer.set_own_pid(std::process::id());
+    if mode == Mode::Serve {
+        sequencer.settle_found_at_once();
+    }
     let first_gap = match &recovery {
         recovery if recovery.is_new && epoch::has_begun(&state.journal()) => GapReason::Epoch,
         recovery if recovery.torn.is_empty() => GapReason::Restart,

@@ -210,6 +210,10 @@ impl Session for LocalSession {
         Ok(Some(meta_of(&stat, xattrs(file.as_fd()))))
     }
 
+    fn staging(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.staging.dir())
+    }
+
     fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {
         self.staging.take(path, meta, content)
     }

@@ -10,16 +10,10 @@ const F_SETSIG: libc::c_int = 10;
 
 /// Takes a read lease on `file`, which must be open for reading only. `WouldBlock`: somebody has it open for writing.
 ///
-/// A break of the lease is told by SIGURG, which nobody notices, in place of SIGIO, which would end the process.
+/// It ends when the file is closed. A break of the lease is told by SIGURG, which nobody notices, in place of SIGIO, which would end the process.
 pub(crate) fn take(file: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: integer arguments only.
     done(unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) })?;
     // SAFETY: integer arguments only.
     done(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) })
-}
-
-/// Gives the lease back.
-pub(crate) fn give_back(file: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: integer arguments only.
-    done(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) })
 }
