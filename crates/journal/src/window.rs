@@ -11,6 +11,8 @@ use crate::format::Commit;
 
 /// How much is read at a time.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes that are held to be free, or not, together.
+const PIECE_BYTES: usize = 4096;
 
 /// A piece of a file's text, with the place in it up to which it was looked at.
 pub(crate) struct Window {
@@ -52,12 +54,14 @@ impl Window {
     /// Whether nothing but NUL bytes follows. Passes over those.
     pub(crate) fn rest_is_free(&mut self) -> Result<bool, DiskError> {
         loop {
-            match self.buffer[self.start..].iter().position(|byte| *byte != 0) {
-                Some(used) => {
-                    self.start += used;
-                    return Ok(false);
-                }
-                None => self.start = self.buffer.len(),
+            // All of a piece at once: room for many megabytes was made beforehand.
+            let is_free = |piece: &[u8]| piece.iter().fold(0, |any, byte| any | byte) == 0;
+            let free: usize =
+                self.buffer[self.start..].chunks(PIECE_BYTES).take_while(|piece| is_free(piece)).map(<[u8]>::len).sum();
+            self.start += free;
+            if let Some(used) = self.buffer[self.start..].iter().position(|byte| *byte != 0) {
+                self.start += used;
+                return Ok(false);
             }
             if !self.fill(CHUNK_BYTES)? {
                 return Ok(self.undecodable.is_none());
