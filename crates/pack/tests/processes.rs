@@ -7,9 +7,10 @@ use std::env;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use keepwatch_pack::{Limits, Options, Packer, ScavengeOptions, Scavenger, Sync};
 use support::{Dice, Members, assert_clean, assert_program_accepts, recover, sized, skipped, unzipped};
@@ -87,6 +88,8 @@ struct Process {
     child: Child,
     seed: Option<usize>,
     finished: Receiver<usize>,
+    /// What it has to say to people, when it has ended.
+    complaint: JoinHandle<String>,
 }
 
 impl Process {
@@ -98,8 +101,15 @@ impl Process {
             .current_dir(base)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut err = child.stderr.take().unwrap();
+        let complaint = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = err.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
         let out = BufReader::new(child.stdout.take().unwrap());
         let (sender, finished) = channel();
         std::thread::spawn(move || {
@@ -110,7 +120,7 @@ impl Process {
                 }
             }
         });
-        Process { child, seed, finished }
+        Process { child, seed, finished, complaint }
     }
 
     fn worker(base: &Path, seed: usize, count: usize) -> Self {
@@ -121,15 +131,20 @@ impl Process {
         Self::start(base, "scavenger", None)
     }
 
-    fn signal(&self, name: &str) {
-        let _ = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+    /// Waits for its end; adds what it finished. If it failed: what it said.
+    fn end(self, all: &mut Members) -> Result<(), String> {
+        let (role, pid) = (self.seed.map_or("scavenger".to_owned(), |seed| format!("worker {seed}")), self.child.id());
+        let (status, complaint) = self.ended(all);
+        if status.success() { Ok(()) } else { Err(format!("{role} ({pid}) {status}: {complaint}")) }
     }
 
-    /// Ends it, or waits for its end; adds what it finished.
-    fn end(mut self, kill: bool, all: &mut Members) -> bool {
-        if kill {
-            self.child.kill().unwrap();
-        }
+    /// Ends it where it is; adds what it finished.
+    fn kill(mut self, all: &mut Members) {
+        self.child.kill().unwrap();
+        self.ended(all);
+    }
+
+    fn ended(mut self, all: &mut Members) -> (ExitStatus, String) {
         drop(self.child.stdin.take());
         let status = self.child.wait().unwrap();
         // The channel closes when all that was printed has been read.
@@ -137,8 +152,12 @@ impl Process {
             let (name, content) = file(self.seed.unwrap(), member);
             all.insert(name.into_bytes(), content);
         }
-        status.success()
+        (status, self.complaint.join().unwrap())
     }
+}
+
+fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
 }
 
 fn assert_all_there(base: &Path, finished: &Members, may_have_more: bool) {
@@ -157,12 +176,10 @@ fn many(base: &Path) {
     let scavengers: Vec<Process> = (0..sized(3, 4)).map(|_| Process::scavenger(base)).collect();
     let started: Vec<Process> = (0..workers).map(|seed| Process::worker(base, seed, members)).collect();
     let mut finished = Members::new();
-    for worker in started {
-        assert!(worker.end(false, &mut finished));
-    }
-    for scavenger in scavengers {
-        assert!(scavenger.end(false, &mut Members::new()));
-    }
+    let mut failed: Vec<String> = Vec::new();
+    failed.extend(started.into_iter().filter_map(|worker| worker.end(&mut finished).err()));
+    failed.extend(scavengers.into_iter().filter_map(|scavenger| scavenger.end(&mut Members::new()).err()));
+    assert!(failed.is_empty(), "in {base:?}:\n{}", failed.join("\n"));
     assert_eq!(finished.len(), workers * members);
     recover(base, LIMITS);
     assert_all_there(base, &finished, false);
@@ -192,6 +209,36 @@ fn many_workers_and_scavengers_at_once() {
     many(support::base().path());
 }
 
+/// So that the tests here fail for what the packer does, and not for how they look at it.
+#[test]
+fn what_is_found_is_told_whole_though_its_teller_is_stopped() {
+    let base = support::fast_base();
+    let content = Dice::new(5).bytes(300_000);
+    support::stage(base.path(), &[("ar.zip/large", &content)]);
+    support::scavenge(base.path());
+    let found = support::unzipped_while(&[base.path().to_owned()], |child| {
+        let pid = child.id();
+        let state = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit(')').next().unwrap().trim_start().chars().next().unwrap()
+        };
+        let wait_for = |what: &str, is_so: &dyn Fn() -> bool| {
+            let begun = Instant::now();
+            while !is_so() {
+                assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
+                std::thread::yield_now();
+            }
+        };
+        let out = child.stdout.as_ref().unwrap();
+        // The pipe holds less than the answer, so that the teller comes to sleep within one write.
+        wait_for("it tells nothing", &|| rustix::io::ioctl_fionread(out).unwrap() > 4096 && state() == 'S');
+        signal(pid, "STOP");
+        wait_for("it is not stopped", &|| state() == 'T');
+        signal(pid, "CONT");
+    });
+    assert_eq!(found[0], support::members([("ar.zip/large", &content[..])]));
+}
+
 #[test]
 fn killed_and_stopped_at_any_moment() {
     let base = support::fast_base();
@@ -209,16 +256,16 @@ fn killed_and_stopped_at_any_moment() {
         let at = dice.below(running.len());
         // Stopped for longer than others wait for it, now and then.
         if dice.below(8) == 0 {
-            running[at].1.signal("STOP");
+            signal(running[at].1.child.id(), "STOP");
             std::thread::sleep(Duration::from_millis(1300));
-            running[at].1.signal("CONT");
+            signal(running[at].1.child.id(), "CONT");
         }
         let (kind, process) = running.swap_remove(at);
-        process.end(true, &mut finished);
+        process.kill(&mut finished);
         running.push((kind, start(kind)));
     }
     for (_, process) in running {
-        process.end(true, &mut finished);
+        process.kill(&mut finished);
     }
     recover(base.path(), LIMITS);
     assert!(finished.len() > kills, "only {} were finished", finished.len());

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,16 +107,29 @@ pub fn unzipped(base: &Path) -> Members {
 
 /// The same for many bases at once.
 pub fn unzipped_all(bases: &[PathBuf]) -> Vec<Members> {
+    unzipped_while(bases, |_| ())
+}
+
+/// The same, while something is done to the process that reads them, before its answer is read.
+pub fn unzipped_while(bases: &[PathBuf], happens: impl FnOnce(&mut Child)) -> Vec<Members> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/members.py");
-    let mut child = Command::new("python3").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new("python3")
+        .arg(script)
+        .env("PYTHONUNBUFFERED", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut input = child.stdin.take().unwrap();
     let text: Vec<u8> = bases.iter().flat_map(|base| [base.as_os_str().as_bytes(), b"\0"].concat()).collect();
     let writer = std::thread::spawn(move || input.write_all(&text).unwrap());
+    happens(&mut child);
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
     assert!(output.status.success(), "members.py");
     let mut all: Vec<Members> = vec![Members::new(); bases.len()];
-    for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    let listed = output.stdout.strip_suffix(b"end\n").expect("members.py did not tell all");
+    for line in listed.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let mut fields = line.split(|byte| *byte == b' ');
         let at: usize = std::str::from_utf8(fields.next().unwrap()).unwrap().parse().unwrap();
         let (name, content) = (unhex(fields.next().unwrap()), unhex(fields.next().unwrap()));
