@@ -16,8 +16,8 @@ use crate::place;
 use crate::staged::StagingFile;
 use crate::zip::local::{Attributes, Content};
 
-/// How often a member is written again because its staging file was taken away, before that is an error.
-const TAKEN_MAX: u32 = 100;
+/// How often a member is written again because its staging file was taken away, before it gets a file of its own.
+const TAKEN_MAX: u32 = 4;
 
 /// How a [`Packer`] works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,7 +225,25 @@ impl Shared {
             // A scavenger took it, and perhaps before this member was in it.
             state.staging = None;
         }
-        Err(PackError::Contended { archive: name.archive().to_string(), tries: TAKEN_MAX })
+        self.store_alone(name, content, attributes, data)
+    }
+
+    /// Stores a member in a file that scavengers may take when it is complete, not before: however much faster than
+    /// this process they are, it is done.
+    fn store_alone(
+        &self,
+        name: &MemberName,
+        content: &Content,
+        attributes: &Attributes,
+        data: &[u8],
+    ) -> Result<(), PackError> {
+        let files = &*self.files;
+        let mut alone = StagingFile::create(files, Owner::of_process(), "spill")?;
+        let stored = alone.append(name, content, attributes, data).and_then(|()| alone.close(files));
+        if stored.is_err() {
+            alone.discard(files);
+        }
+        stored
     }
 
     /// The staging file at hand, or a new one.

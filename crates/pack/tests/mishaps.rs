@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use keepwatch_pack::files::{Files, RealFiles};
-use keepwatch_pack::{Options, PackError, Packer, STAGING_DIR, ScavengeOptions, Scavenger};
+use keepwatch_pack::{Options, PackError, Packer, STAGING_DIR, ScavengeOptions, Scavenger, Sync};
 use support::faults::{Fault, Faulty};
 use support::{Members, assert_clean, members, packer, put, scavenge, stage, staged, unzipped, unzipped_all};
 
@@ -75,6 +75,30 @@ fn two_workers_with_the_same_host_and_second() {
         worker.close().unwrap();
     }
     assert_eq!(scavenge(base.path()).members, 2);
+    assert_eq!(unzipped(base.path()), members([("ar.zip/0", &b"0"[..]), ("ar.zip/1", b"1")]));
+}
+
+#[test]
+fn a_writer_whose_files_are_always_taken_away_goes_on() {
+    let base = support::fast_base();
+    let real: Arc<dyn Files> = Arc::new(RealFiles::open(base.path()).unwrap());
+    // A process that does not get the CPU: between any two of its steps others look for what they may take, twice.
+    let (faulty, plan) = Faulty::new(real, usize::MAX, Fault::Stopped);
+    let path = base.path().to_owned();
+    plan.always(move || {
+        let options = ScavengeOptions { flush: true, ..ScavengeOptions::default() };
+        let scavenger = Scavenger::open(&path, options).unwrap();
+        for _ in 0..2 {
+            assert!(scavenger.scavenge().unwrap().errors.is_empty());
+        }
+    });
+    for (number, sync) in [Sync::Rotation, Sync::Each].into_iter().enumerate() {
+        let worker = Packer::open_on(faulty.clone(), Options { sync, ..Options::default() }).unwrap();
+        put(&worker, format!("ar.zip/{number}"), number.to_string().as_bytes());
+        worker.close().unwrap();
+    }
+    scavenge(base.path());
+    assert_clean(base.path());
     assert_eq!(unzipped(base.path()), members([("ar.zip/0", &b"0"[..]), ("ar.zip/1", b"1")]));
 }
 

@@ -37,6 +37,8 @@ pub struct Plan {
     is_dead: AtomicBool,
     /// What others do meanwhile.
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// What others do before every operation.
+    others: Mutex<Option<Box<dyn FnMut() + Send>>>,
     /// What the operation was.
     pub hit: Mutex<Option<&'static str>>,
 }
@@ -49,6 +51,7 @@ impl Faulty {
             count: AtomicUsize::new(0),
             is_dead: AtomicBool::new(false),
             meanwhile: Mutex::new(None),
+            others: Mutex::new(None),
             hit: Mutex::new(None),
         });
         (Arc::new(Faulty { inner, plan: Arc::clone(&plan) }), plan)
@@ -59,6 +62,11 @@ impl Plan {
     /// What others do while the process is stopped.
     pub fn meanwhile(&self, work: impl FnOnce() + Send + 'static) {
         *self.meanwhile.lock().unwrap() = Some(Box::new(work));
+    }
+
+    /// What others do before every operation, for they are so much faster.
+    pub fn always(&self, work: impl FnMut() + Send + 'static) {
+        *self.others.lock().unwrap() = Some(Box::new(work));
     }
 
     /// How many operations there were.
@@ -72,6 +80,7 @@ impl Plan {
 
     fn change<T>(&self, what: &'static str, work: impl FnOnce(bool) -> io::Result<T>) -> io::Result<T> {
         self.alive()?;
+        self.others.lock().unwrap().iter_mut().for_each(|work| work());
         if self.count.fetch_add(1, Ordering::SeqCst) != self.at {
             return work(false);
         }
