@@ -122,6 +122,19 @@ impl Archive {
         Ok(if_there(files.stat(&path)).during("look at", &path)?.is_some())
     }
 
+    /// Gets ready to find many members.
+    pub(crate) fn expect<'a>(&mut self, files: &dyn Files, names: impl Iterator<Item = &'a [u8]>) {
+        let mut digests: Vec<u64> = names.map(index::name_digest).collect();
+        digests.sort_unstable();
+        let digests = digests.into();
+        for part in &mut self.parts {
+            // What is wrong with a part is found out about by whoever finds nothing in it.
+            if let Ok(lookup) = part.lookup(files, &self.name) {
+                lookup.expect(&digests);
+            }
+        }
+    }
+
     /// Finds a member: which part has it, and where.
     pub(crate) fn find(&mut self, files: &dyn Files, name: &[u8]) -> Result<Option<(usize, Found)>, PackError> {
         let mut at = 0;

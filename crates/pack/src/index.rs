@@ -10,6 +10,7 @@
 //! - Fences: the first digest of each page, u64.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::digest::digest64;
 use crate::error::{During, PackError};
@@ -29,6 +30,10 @@ const HEADER_LEN: usize = 64;
 const PAGE_LEN: usize = 4096;
 const ENTRY_LEN: usize = 16;
 const PAGE_ENTRIES: usize = 255;
+/// So many are read and written at a time.
+const PAGES_TOGETHER: usize = 64;
+/// So many pages are read in a row in the time of one lookup, by measurement.
+const PAGES_FOR_ONE_LOOKUP: usize = 4;
 
 /// Where a member is: the digest of its name, and the offset of its local header.
 pub(crate) type Place = (u64, u64);
@@ -50,6 +55,13 @@ pub(crate) enum Lookup {
 pub(crate) struct Index {
     file: Box<dyn File>,
     fences: Vec<u64>,
+    asked: Option<Asked>,
+}
+
+/// What an index says of digests that were asked for together. Both are ordered.
+struct Asked {
+    digests: Arc<[u64]>,
+    places: Vec<Place>,
 }
 
 impl Lookup {
@@ -63,19 +75,32 @@ impl Lookup {
         Ok(Lookup::Memory(places(part)?))
     }
 
+    /// Gets ready to be asked for these digests, which are ordered: where they are many it is faster to read an index from
+    /// front to back than two pages for each.
+    pub(crate) fn expect(&mut self, digests: &Arc<[u64]>) {
+        if let Lookup::Index(index) = self
+            && digests.len() >= index.fences.len() / PAGES_FOR_ONE_LOOKUP
+        {
+            // What is damaged is found out about by the lookup that needs it.
+            index.asked = index.ask(digests).ok().map(|places| Asked { digests: Arc::clone(digests), places });
+        }
+    }
+
     /// The places that have this digest.
     ///
     /// # Errors
     /// If the index cannot be read, or is damaged there.
     fn find(&self, digest: u64) -> Result<Vec<u64>, Unreadable> {
         match self {
-            Lookup::Memory(places) => {
-                let first = places.partition_point(|(known, _)| *known < digest);
-                Ok(places[first..].iter().take_while(|(known, _)| *known == digest).map(|(_, at)| *at).collect())
-            }
+            Lookup::Memory(places) => Ok(with_digest(places, digest)),
             Lookup::Index(index) => index.find(digest),
         }
     }
+}
+
+fn with_digest(places: &[Place], digest: u64) -> Vec<u64> {
+    let first = places.partition_point(|(known, _)| *known < digest);
+    places[first..].iter().take_while(|(known, _)| *known == digest).map(|(_, at)| *at).collect()
 }
 
 /// What the list of a part's members says, ordered by digest.
@@ -169,11 +194,37 @@ impl Index {
             return None;
         }
         let fences = bytes.as_chunks::<8>().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
-        Some(Index { file, fences })
+        Some(Index { file, fences, asked: None })
+    }
+
+    /// The places that have one of these digests, which are ordered.
+    fn ask(&self, digests: &[u64]) -> Result<Vec<Place>, Unreadable> {
+        let mut found = Vec::new();
+        let mut wanted = digests.iter().copied().peekable();
+        let mut bytes = vec![0; PAGES_TOGETHER * PAGE_LEN];
+        for first in (0..self.fences.len()).step_by(PAGES_TOGETHER) {
+            let count = PAGES_TOGETHER.min(self.fences.len() - first);
+            let at = (HEADER_LEN + first * PAGE_LEN) as u64;
+            read_exact_at(&*self.file, &mut bytes[..count * PAGE_LEN], at)?;
+            for (number, page) in bytes[..count * PAGE_LEN].chunks_exact(PAGE_LEN).enumerate() {
+                for place in page_places(page, at + (number * PAGE_LEN) as u64)? {
+                    while wanted.next_if(|digest| *digest < place.0).is_some() {}
+                    if wanted.peek() == Some(&place.0) {
+                        found.push(place);
+                    }
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The places that have this digest.
     pub(crate) fn find(&self, digest: u64) -> Result<Vec<u64>, Unreadable> {
+        if let Some(asked) = &self.asked
+            && asked.digests.binary_search(&digest).is_ok()
+        {
+            return Ok(with_digest(&asked.places, digest));
+        }
         let mut found = Vec::new();
         // Equal digests may begin on the page before the first that begins with it.
         let first = self.fences.partition_point(|fence| *fence < digest).saturating_sub(1);
@@ -184,16 +235,21 @@ impl Index {
             let at = (HEADER_LEN + page * PAGE_LEN) as u64;
             let mut bytes = [0; PAGE_LEN];
             read_exact_at(&*self.file, &mut bytes, at)?;
-            let (entries, rest) = bytes.split_at(PAGE_ENTRIES * ENTRY_LEN);
-            if u32_at(rest, 0) != Some(crc32fast::hash(entries)) {
-                return Err(Unreadable::Entry(at));
-            }
-            let places = entries.as_chunks::<ENTRY_LEN>().0.iter();
-            let known = places.filter_map(|entry| Some((u64_at(entry, 0)?, u64_at(entry, 8)?)));
-            found.extend(known.filter(|(known, at)| *known == digest && *at != u64::MAX).map(|(_, at)| at));
+            found.extend(page_places(&bytes, at)?.filter(|(known, _)| *known == digest).map(|(_, at)| at));
         }
         Ok(found)
     }
+}
+
+/// What stands on a page that begins at this place.
+fn page_places(page: &[u8], at: u64) -> Result<impl Iterator<Item = Place>, Unreadable> {
+    let (entries, rest) = page.split_at(PAGE_ENTRIES * ENTRY_LEN);
+    if u32_at(rest, 0) != Some(crc32fast::hash(entries)) {
+        return Err(Unreadable::Entry(at));
+    }
+    let places = entries.as_chunks::<ENTRY_LEN>().0.iter();
+    let places = places.filter_map(|entry| Some((u64_at(entry, 0)?, u64_at(entry, 8)?)));
+    Ok(places.filter(|(_, at)| *at != u64::MAX))
 }
 
 /// Writes the index of a part whose places are these, ordered.
@@ -201,7 +257,7 @@ pub(crate) fn write(file: &dyn File, part: PartId, places: &[Place]) -> std::io:
     let pages = places.chunks(PAGE_ENTRIES);
     let (count, mut at) = (pages.len() as u64, HEADER_LEN as u64);
     let mut fences = Vec::with_capacity(pages.len() * 8);
-    let mut bytes = Vec::with_capacity(64 * PAGE_LEN);
+    let mut bytes = Vec::with_capacity(PAGES_TOGETHER * PAGE_LEN);
     for page in pages {
         fences.extend_from_slice(&page[0].0.to_le_bytes());
         let start = bytes.len();
@@ -213,7 +269,7 @@ pub(crate) fn write(file: &dyn File, part: PartId, places: &[Place]) -> std::io:
         let sum = crc32fast::hash(&bytes[start..]);
         bytes.extend_from_slice(&sum.to_le_bytes());
         bytes.resize(start + PAGE_LEN, 0);
-        if bytes.len() >= 64 * PAGE_LEN {
+        if bytes.len() >= PAGES_TOGETHER * PAGE_LEN {
             file.write_at(&bytes, at)?;
             at += bytes.len() as u64;
             bytes.clear();
@@ -232,4 +288,64 @@ pub(crate) fn write(file: &dyn File, part: PartId, places: &[Place]) -> std::io:
     let sum = crc32fast::hash(&header);
     header.extend_from_slice(&sum.to_le_bytes());
     file.write_at(&header, 0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::files::RealFiles;
+
+    /// An index of many digests, some of which several members have, also across the end of a page.
+    fn made(dir: &Path) -> (RealFiles, PartId, Vec<Place>) {
+        let files = RealFiles::open(dir).unwrap();
+        let part = PartId { size: 1, tail: 2 };
+        let mut places: Vec<Place> = (0..20_000_u64).map(|at| ((at / 3) * 2, at * 100)).collect();
+        places.extend((0..600).map(|at| (9_000, 5_000_000 + at)));
+        places.sort_unstable();
+        write(&*files.create_new(Path::new("index")).unwrap(), part, &places).unwrap();
+        (files, part, places)
+    }
+
+    #[test]
+    fn what_is_asked_for_together_is_found_as_each_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, part, places) = made(dir.path());
+        let open = || Index::open(&files, Path::new("index"), part).unwrap();
+        let (alone, mut together) = (open(), Lookup::Index(open()));
+        // Every third of those that there are and are not, from below the first to above the last; one twice.
+        let digests: Vec<u64> = [0, 0].into_iter().chain((3..14_000).step_by(3)).collect();
+        together.expect(&digests.into());
+        let Lookup::Index(Index { asked: Some(asked), .. }) = &together else { panic!("read from front to back") };
+        assert!(asked.places.len() < places.len() / 2, "{} of {}", asked.places.len(), places.len());
+        for digest in (0..14_000).chain([u64::MAX]) {
+            let known = with_digest(&places, digest);
+            assert_eq!(alone.find(digest).unwrap(), known, "{digest}");
+            assert_eq!(together.find(digest).unwrap(), known, "{digest}, asked for with others");
+        }
+    }
+
+    #[test]
+    fn for_a_few_the_index_is_not_read_from_front_to_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, part, _) = made(dir.path());
+        let mut lookup = Lookup::Index(Index::open(&files, Path::new("index"), part).unwrap());
+        lookup.expect(&[4].into());
+        assert!(matches!(lookup, Lookup::Index(Index { asked: None, .. })));
+        assert_eq!(lookup.find(4).unwrap(), [600, 700, 800]);
+    }
+
+    #[test]
+    fn a_damaged_page_is_told_by_the_lookup_that_needs_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, part, _) = made(dir.path());
+        let mut bytes = std::fs::read(dir.path().join("index")).unwrap();
+        bytes[HEADER_LEN + 5 * PAGE_LEN + 100] ^= 1;
+        std::fs::write(dir.path().join("index"), bytes).unwrap();
+        let mut lookup = Lookup::Index(Index::open(&files, Path::new("index"), part).unwrap());
+        lookup.expect(&(0..1000).collect());
+        assert_eq!(lookup.find(4).unwrap(), [600, 700, 800]);
+        // Three members have each even digest, and 255 places are on a page.
+        assert!(lookup.find((5 * 255 + 10) / 3 * 2).is_err());
+    }
 }

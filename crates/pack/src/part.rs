@@ -111,11 +111,11 @@ impl Part {
     }
 
     /// Where members called this begin: their local headers, checked against the name.
-    pub(crate) fn lookup(&mut self, files: &dyn Files, archive: &ArchiveName) -> Result<&Lookup, PackError> {
+    pub(crate) fn lookup(&mut self, files: &dyn Files, archive: &ArchiveName) -> Result<&mut Lookup, PackError> {
         if self.lookup.is_none() {
             self.lookup = Some(Lookup::open(files, archive, self)?);
         }
-        match &self.lookup {
+        match &mut self.lookup {
             Some(lookup) => Ok(lookup),
             None => unreachable!("it was opened just now"),
         }

@@ -103,6 +103,7 @@ impl Publisher<'_> {
         archive: &mut Archive,
         members: &[(usize, StagedMember)],
     ) -> Result<(Vec<NewMember>, u64), PackError> {
+        archive.expect(self.files, members.iter().map(|(_, staged)| staged.name.member()));
         let mut chosen: HashMap<Vec<u8>, usize> = HashMap::with_capacity(members.len());
         let (mut new, mut known): (Vec<NewMember>, u64) = (Vec::with_capacity(members.len()), 0);
         for (source, staged) in members {
