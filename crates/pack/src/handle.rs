@@ -170,7 +170,10 @@ impl Handle {
     fn spill(&mut self) -> io::Result<()> {
         let Body::Memory(bytes) = &self.body else { return Ok(()) };
         let files = &*self.shared.files;
-        let staging = StagingFile::create(files, Owner::of_process(), "spill").map_err(io::Error::other)?;
+        let staging = StagingFile::create(files, Owner::of_process(), "spill").map_err(|error| {
+            let kind = error.io().map_or(io::ErrorKind::Other, io::Error::kind);
+            io::Error::new(kind, error)
+        })?;
         let data_at = staging.large_data_at(&self.name);
         if let Err(error) = staging.file().write_at(bytes, data_at) {
             staging.discard(files);
