@@ -191,6 +191,46 @@ fn stopped(rounds: usize, others: fn(&Path)) {
     }
 }
 
+/// What is staged goes only when its copy has been read back: a disk that writes something else at any write of a
+/// scavenger costs nothing.
+#[test]
+fn a_disk_that_writes_something_else_costs_nothing() {
+    let mut cases: Vec<(tempfile::TempDir, Members, String)> = Vec::new();
+    for percent in [1, 30, 60, 99] {
+        let mut noticed = 0;
+        for at in 0.. {
+            let base = support::fast_base();
+            let path = base.path();
+            let names = ["ar.zip/1", "ar.zip/2", "ar.zip/3", "ar.zip/4", "ar.zip/5", "ar.zip/6", "d/other.zip/1"];
+            let list: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, name.as_bytes())).collect();
+            support::stage(path, &list[..4]);
+            recover(path, LIMITS);
+            support::stage(path, &list[4..]);
+            let real: Arc<dyn Files> = Arc::new(RealFiles::open(path).unwrap());
+            let (faulty, plan) = Faulty::new(real, at, Fault::Flipped(percent));
+            let options = ScavengeOptions { limits: LIMITS, ..ScavengeOptions::default() };
+            let done = Scavenger::open_on(faulty, options).scavenge();
+            let Some(hit) = *plan.hit.lock().unwrap() else {
+                // A part of each of the archives.
+                assert!(at > 30 && noticed >= 2, "only {at} operations, {noticed} noticed");
+                break;
+            };
+            if hit != "write" {
+                continue;
+            }
+            noticed += usize::from(!done.unwrap().errors.is_empty());
+            recover(path, LIMITS);
+            assert_clean(path);
+            assert_eq!(support::staged(path, "quarantine"), Vec::<String>::new(), "flipped at {at}, {percent} %");
+            cases.push((base, support::members(list), format!("flipped at {at}, {percent} %")));
+        }
+    }
+    let bases: Vec<PathBuf> = cases.iter().map(|(base, ..)| base.path().to_owned()).collect();
+    for ((_, expected, case), found) in cases.iter().zip(unzipped_all(&bases)) {
+        assert!(found == *expected, "{case}: {:?}", found.keys());
+    }
+}
+
 /// The power is cut before each operation, and what was not synced survives by chance.
 #[test]
 fn the_power_is_cut_before_any_operation() {

@@ -19,8 +19,18 @@ pub enum Fault {
     Killed,
     /// Half of the bytes are written, then the process is killed.
     Torn,
+    /// One bit, so many hundredths into what is written, comes out as another, and nothing says so.
+    Flipped(usize),
     /// Others go on, for as long as they like, before it happens.
     Stopped,
+}
+
+/// How an operation is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Right,
+    Half,
+    Flipped(usize),
 }
 
 /// Files with a fault at one of their operations that change something.
@@ -78,27 +88,28 @@ impl Plan {
         if self.is_dead.load(Ordering::SeqCst) { Err(io::Error::from_raw_os_error(103)) } else { Ok(()) }
     }
 
-    fn change<T>(&self, what: &'static str, work: impl FnOnce(bool) -> io::Result<T>) -> io::Result<T> {
+    fn change<T>(&self, what: &'static str, work: impl FnOnce(How) -> io::Result<T>) -> io::Result<T> {
         self.alive()?;
         self.others.lock().unwrap().iter_mut().for_each(|work| work());
         if self.count.fetch_add(1, Ordering::SeqCst) != self.at {
-            return work(false);
+            return work(How::Right);
         }
         *self.hit.lock().unwrap() = Some(what);
         match self.fault {
             Fault::Fails(number) => Err(io::Error::from_raw_os_error(number)),
-            Fault::AnswerLost => work(false).and_then(|_| Err(io::Error::from_raw_os_error(5))),
+            Fault::AnswerLost => work(How::Right).and_then(|_| Err(io::Error::from_raw_os_error(5))),
+            Fault::Flipped(percent) => work(How::Flipped(percent)),
             Fault::Stopped => {
                 let meanwhile = self.meanwhile.lock().unwrap().take();
                 meanwhile.into_iter().for_each(|work| work());
-                work(false)
+                work(How::Right)
             }
             Fault::Killed => {
                 self.is_dead.store(true, Ordering::SeqCst);
-                self.alive().and_then(|()| work(false))
+                self.alive().and_then(|()| work(How::Right))
             }
             Fault::Torn => {
-                let done = work(true);
+                let done = work(How::Half);
                 self.is_dead.store(true, Ordering::SeqCst);
                 done.and_then(|_| Err(io::Error::from_raw_os_error(103)))
             }
@@ -164,9 +175,15 @@ impl File for FaultyFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.plan.change("write", |is_torn| {
-            let bytes = if is_torn { &bytes[..bytes.len() / 2] } else { bytes };
-            self.inner.write_at(bytes, offset)
+        self.plan.change("write", |how| match how {
+            How::Right => self.inner.write_at(bytes, offset),
+            How::Half => self.inner.write_at(&bytes[..bytes.len() / 2], offset),
+            How::Flipped(percent) => {
+                let mut bytes = bytes.to_vec();
+                let at = bytes.len() * percent / 100;
+                bytes[at] ^= 0x10;
+                self.inner.write_at(&bytes, offset)
+            }
         })
     }
 
