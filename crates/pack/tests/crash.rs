@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keepwatch_pack::files::{Files, RealFiles};
-use keepwatch_pack::{Limits, Options, PackError, Packer, ScavengeOptions, Scavenger, Sync};
+use keepwatch_pack::{Limits, Options, PackError, Packer, STAGING_DIR, ScavengeOptions, Scavenger, Sync};
 use support::faults::{Fault, Faulty, Plan};
 use support::powercut::Disk;
 use support::{Members, assert_clean, recover, unzipped_all};
@@ -189,6 +190,50 @@ fn stopped(rounds: usize, others: fn(&Path)) {
         assert_eq!(found.len(), expected.len(), "{case}: {:?}", found.keys());
         assert!(found == *expected, "{case}");
     }
+}
+
+/// A rename does two things: it finds the directories, and it moves. Others may take a scavenger's directory over between
+/// the two, so that a part gets to `new/` though nobody can publish it any more.
+#[test]
+fn taken_over_within_a_rename() {
+    let mut reached = false;
+    for at in 0.. {
+        let base = support::fast_base();
+        support::stage(base.path(), &[("ar.zip/1", b"1")]);
+        let real: Arc<dyn Files> = Arc::new(RealFiles::open(base.path()).unwrap());
+        let (faulty, plan) = Faulty::new(real, at, Fault::Stopped);
+        let own = base.path().join(STAGING_DIR);
+        let (sender, moved) = std::sync::mpsc::channel();
+        plan.meanwhile(move || {
+            let Some(Ok(work)) = fs::read_dir(own.join("work")).into_iter().flatten().next() else { return };
+            let work = work.path();
+            let with = |ending: &str| {
+                let paths = fs::read_dir(&work).unwrap().map(|entry| entry.unwrap().path());
+                paths.into_iter().find(|path| path.extension().is_some_and(|found| found == ending))
+            };
+            // It has built a part and written the text that would publish it.
+            let (Some(text), Some(part), Some(claim)) = (with("gen"), with("zip"), with("closed")) else { return };
+            let text = fs::read_to_string(text).unwrap();
+            let Some(id) = text.split("part 0 ").nth(1).and_then(|line| line.split(' ').next()) else { return };
+            fs::rename(part, own.join("new").join(format!("{id}.zip"))).unwrap();
+            fs::rename(&claim, own.join(claim.file_name().unwrap())).unwrap();
+            fs::remove_dir_all(&work).unwrap();
+            sender.send(()).unwrap();
+        });
+        let done = Scavenger::open_on(faulty, ScavengeOptions::default()).scavenge();
+        match *plan.hit.lock().unwrap() {
+            None => break,
+            Some("rename") if moved.try_recv().is_ok() => {}
+            Some(_) => continue,
+        }
+        reached = true;
+        let errors = done.unwrap().errors;
+        assert!(matches!(errors[..], [PackError::TakenOver { .. }] | [_, PackError::TakenOver { .. }]), "{errors:?}");
+        recover(base.path(), LIMITS);
+        assert_clean(base.path());
+        assert_eq!(support::unzipped(base.path()), support::members([("ar.zip/1", &b"1"[..])]));
+    }
+    assert!(reached, "no part was on its way");
 }
 
 /// What is staged goes only when its copy has been read back: a disk that writes something else at any write of a

@@ -243,7 +243,13 @@ impl Publisher<'_> {
         self.report.bytes_written += built.id.size;
         beat()?;
         let (manifest, number) = self.manifest(archive, &parts, built.id)?;
-        let published = self.hand_over(&built, &manifest)?;
+        let published = match self.hand_over(&built, &manifest) {
+            Ok(published) => published,
+            Err(error) => {
+                self.withdraw(built.id, &manifest);
+                return Err(error);
+            }
+        };
         if published {
             if generation::settle(self.files, &manifest)? != Placed::Fine {
                 // Somebody put a file under that name just now: the part gets another one.
@@ -310,6 +316,20 @@ impl Publisher<'_> {
         }
         self.files.sync_dir(&place::new_dir()).during("sync", &place::new_dir())?;
         generation::publish(self.files, &candidate, manifest)
+    }
+
+    /// Takes back a part on its way when the text that would publish it was taken away with the work directory: whoever
+    /// has that may have looked before the part was moved. Only this scavenger would have published it, and it did not.
+    fn withdraw(&self, id: PartId, manifest: &Manifest) {
+        let candidate = generation::candidate_path(self.work, manifest);
+        if !matches!(if_there(self.files.stat(&candidate)), Ok(None)) {
+            return;
+        }
+        if let Ok(newest) = generation::newest(self.files, &manifest.archive)
+            && !generation::has(newest.manifest.as_ref(), id)
+        {
+            let _ = self.files.remove(&place::new_part(id));
+        }
     }
 
     /// What was read back is what is there now, unless somebody has merged it already.
