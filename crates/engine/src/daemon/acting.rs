@@ -9,7 +9,8 @@ use keepwatch_journal::Tail;
 
 use crate::daemon::progress::Progress;
 use crate::daemon::service::Command;
-use crate::model::{Body, Seq};
+use crate::inventory::{InventoryError, View};
+use crate::model::{Body, GapReason, Seq};
 
 /// How long the inventory may take to apply what was journaled.
 const APPLY_MAX: Duration = Duration::from_secs(600);
@@ -54,6 +55,20 @@ impl Acting {
 
     pub(super) fn check_stop(&self) -> Result<(), ActError> {
         if self.is_stopped() { Err(ActError::Stopped) } else { Ok(()) }
+    }
+
+    /// Waits until no root that is there has an open gap: until then files may be missing from the inventory.
+    pub(super) fn wait_for_scans<E: From<ActError> + From<InventoryError>>(&self, view: &View) -> Result<(), E> {
+        loop {
+            self.check_stop()?;
+            let head = self.tail.head().seq;
+            if self.progress.wait_for(head, LOOK_WAIT)
+                && view.open_gaps()?.iter().all(|gap| gap.reason == GapReason::Absent)
+            {
+                return Ok(());
+            }
+            let _ = self.tail.wait_past(head, Instant::now() + LOOK_WAIT);
+        }
     }
 
     /// Has acts journaled. They take effect when the inventory applies them.

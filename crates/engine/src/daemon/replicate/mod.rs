@@ -32,7 +32,7 @@ use crate::daemon::acting::{ActError, Acting};
 use crate::daemon::progress::Progress;
 use crate::daemon::service::Command;
 use crate::inventory::{DirId, InventoryError, ReplicaRow, View};
-use crate::model::{Body, GapReason, Proof, Record, RelPath, Replica, ReplicaName, RootName, Seq, Timestamp};
+use crate::model::{Body, Proof, Record, RelPath, Replica, ReplicaName, RootName, Seq, Timestamp};
 use crate::sync::copy::Source;
 use crate::sync::filter::Filter;
 use crate::sync::layout::{Layout, Placement};
@@ -325,7 +325,7 @@ impl Keeper {
     fn keep(&mut self) -> Result<(), Trouble> {
         self.phase(Phase::Waiting);
         self.settings.target.reach()?;
-        self.wait_for_scans()?;
+        self.acting.wait_for_scans::<Trouble>(&self.view)?;
         let from = self.view.cursor()?;
         self.phase(Phase::Comparing);
         self.at_work(|keeper, work| {
@@ -487,21 +487,6 @@ impl Keeper {
 
     fn phase(&self, phase: Phase) {
         self.settings.meter.change(|reading| reading.phase = phase);
-    }
-
-    /// Waits until no root that is there has an open gap: until then originals may be missing from the inventory.
-    fn wait_for_scans(&mut self) -> Result<(), Trouble> {
-        loop {
-            self.check_stop()?;
-            let head = self.around.tail.head().seq;
-            if self.around.progress.wait_for(head, LOOK_WAIT) {
-                let gaps = self.view.open_gaps()?;
-                if gaps.iter().all(|gap| gap.reason == GapReason::Absent) {
-                    return Ok(());
-                }
-            }
-            let _ = self.around.tail.wait_past(head, Instant::now() + LOOK_WAIT);
-        }
     }
 
     /// Waits until the inventory has a record, and all that was done here.

@@ -28,7 +28,7 @@ use crate::daemon::acting::{ActError, Acting};
 use crate::daemon::progress::Progress;
 use crate::daemon::service::Command;
 use crate::inventory::{InventoryError, RunState, View};
-use crate::model::{Body, Cursor, GapReason, JournalId, Record, RootName, Seq, Timestamp, Trigger};
+use crate::model::{Body, Cursor, JournalId, Record, RootName, Seq, Timestamp, Trigger};
 use crate::processes;
 use crate::trigger::{Group, end_group};
 use crate::watch::process::Groups;
@@ -239,7 +239,7 @@ impl Worker {
     fn work(&mut self) -> Result<(), Trouble> {
         self.queue.clear()?;
         self.busy = Busy::of(self.running.values().flat_map(|running| running.items.iter()).chain(&self.concluding));
-        self.wait_for_scans()?;
+        self.acting.wait_for_scans::<Trouble>(&self.view)?;
         self.configure()?;
         self.end_survivors()?;
         let from = self.view.cursor()?;
@@ -334,21 +334,6 @@ impl Worker {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Waits until no root that is there has an open gap: until then files may be missing from the inventory.
-    fn wait_for_scans(&mut self) -> Result<(), Trouble> {
-        loop {
-            self.check_stop()?;
-            let head = self.around.tail.head().seq;
-            if self.around.progress.wait_for(head, LOOK_WAIT) {
-                let gaps = self.view.open_gaps()?;
-                if gaps.iter().all(|gap| gap.reason == GapReason::Absent) {
-                    return Ok(());
-                }
-            }
-            let _ = self.around.tail.wait_past(head, Instant::now() + LOOK_WAIT);
-        }
     }
 
     /// Has it journaled from where on the trigger runs, where that is not known yet: for a root whose content is known.
