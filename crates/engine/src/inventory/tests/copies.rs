@@ -70,7 +70,9 @@ fn acts() -> Vec<Body> {
 fn acts_told_together_come_to_the_same_as_one_by_one() {
     let together = Kit::with(acts());
     let mut single = Kit::with(Vec::new());
-    acts().into_iter().for_each(|act| drop(single.apply(vec![act])));
+    for act in acts() {
+        single.apply(vec![act]);
+    }
     assert_eq!(together.dump(), single.dump());
     let view = together.view();
     let replica = view.replica(&vault()).unwrap().unwrap();
