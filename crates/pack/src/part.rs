@@ -90,7 +90,10 @@ impl Part {
         number: u32,
         id: PartId,
     ) -> Result<Option<Self>, PackError> {
-        for path in [archive.part_path(number), place::new_part(id)] {
+        let (placed, waiting) = (archive.part_path(number), place::new_part(id));
+        // It goes from the one to the other, never back: whoever finds it at neither looks once more where it has gone,
+        // for a part that is overlooked is one whose members are packed a second time.
+        for path in [placed.clone(), waiting, placed] {
             let opened = match files.open(&path) {
                 Ok(file) => file,
                 Err(error) if crate::files::is_absent(&error) => continue,

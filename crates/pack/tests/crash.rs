@@ -236,6 +236,72 @@ fn taken_over_within_a_rename() {
     assert!(reached, "no part was on its way");
 }
 
+/// Another scavenger publishes while one looks, stops before the part has its name, and a third gives it its name while the
+/// first still looks: the part is never overlooked, or its members would be packed a second time.
+#[test]
+fn a_part_gets_its_name_between_any_two_looks() {
+    let options = ScavengeOptions { limits: LIMITS, ..ScavengeOptions::default() };
+    let stage = |base: &Path, names: &[&str]| {
+        let packer = support::packer(base);
+        names.iter().for_each(|name| support::put(&packer, format!("ar.zip/{name}"), name.as_bytes()));
+        packer.close().unwrap();
+    };
+    let begin = || {
+        let base = support::fast_base();
+        // Two parts: what is under the archive's own name is known without a generation.
+        for names in [&["1", "2", "3", "4", "5"][..], &["6"]] {
+            stage(base.path(), names);
+            recover(base.path(), LIMITS);
+        }
+        base
+    };
+    let killed = move |base: &Path| {
+        stage(base, &["7"]);
+        // It has published, and the part is on its way.
+        let real = Arc::new(RealFiles::open(base).unwrap());
+        let (faulty, _) = Faulty::new(real, usize::MAX, Fault::KilledAfter("link"));
+        let _ = Scavenger::open_on(faulty, options).scavenge();
+    };
+    let (mut bases, mut waited, mut looks) = (Vec::new(), 0, 1);
+    for first in 0.. {
+        if first >= looks {
+            break;
+        }
+        for second in first + 1..first + 5 {
+            let base = begin();
+            stage(base.path(), &["6", "8"]);
+            let (faulty, plan) =
+                Faulty::new(Arc::new(RealFiles::open(base.path()).unwrap()), usize::MAX, Fault::Stopped);
+            let (path, waiting) = (base.path().to_owned(), base.path().join(STAGING_DIR).join("new"));
+            let (sender, seen) = std::sync::mpsc::channel();
+            plan.at_look(move |number| {
+                if number == first {
+                    killed(&path);
+                } else if number == second {
+                    let _ = sender.send(fs::read_dir(&waiting).is_ok_and(|mut dir| dir.next().is_some()));
+                    // It knows the member, so that all it does is to put things in order.
+                    stage(&path, &["1"]);
+                    support::scavenge_with(&path, options);
+                }
+            });
+            let report = Scavenger::open_on(faulty, options).scavenge().unwrap();
+            assert!(report.errors.is_empty(), "{first}, {second}: {:?}", report.errors);
+            waited += seen.try_iter().filter(|is_waiting| *is_waiting).count();
+            looks = plan.looked();
+            recover(base.path(), LIMITS);
+            assert_clean(base.path());
+            bases.push(base);
+        }
+    }
+    assert!(waited > 10, "a part waited for its name {waited} times only");
+    let paths: Vec<PathBuf> = bases.iter().map(|base| base.path().to_owned()).collect();
+    let expected: Members =
+        (1..=8).map(|name| (format!("ar.zip/{name}").into_bytes(), name.to_string().into_bytes())).collect();
+    for found in unzipped_all(&paths) {
+        assert!(found == expected, "{:?}", found.keys());
+    }
+}
+
 /// What is staged goes only when its copy has been read back: a disk that writes something else at any write of a
 /// scavenger costs nothing.
 #[test]

@@ -17,6 +17,8 @@ pub enum Fault {
     AnswerLost,
     /// It does not happen, nor does anything after it: the process was killed just before.
     Killed,
+    /// The first operation of this kind happens, whichever it is, and nothing after it.
+    KilledAfter(&'static str),
     /// Half of the bytes are written, then the process is killed.
     Torn,
     /// One bit, so many hundredths into what is written, comes out as another, and nothing says so.
@@ -24,6 +26,9 @@ pub enum Fault {
     /// Others go on, for as long as they like, before it happens.
     Stopped,
 }
+
+/// Gets the number of a look.
+type Look = Box<dyn FnMut(usize) + Send>;
 
 /// How an operation is done.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,6 +54,9 @@ pub struct Plan {
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// What others do before every operation.
     others: Mutex<Option<Box<dyn FnMut() + Send>>>,
+    /// What others do before every look, of which this is the so manieth.
+    looks: Mutex<Option<Look>>,
+    looked: AtomicUsize,
     /// What the operation was.
     pub hit: Mutex<Option<&'static str>>,
 }
@@ -62,6 +70,8 @@ impl Faulty {
             is_dead: AtomicBool::new(false),
             meanwhile: Mutex::new(None),
             others: Mutex::new(None),
+            looks: Mutex::new(None),
+            looked: AtomicUsize::new(0),
             hit: Mutex::new(None),
         });
         (Arc::new(Faulty { inner, plan: Arc::clone(&plan) }), plan)
@@ -79,6 +89,22 @@ impl Plan {
         *self.others.lock().unwrap() = Some(Box::new(work));
     }
 
+    /// What others do before the so manieth time that something is listed, looked at or opened.
+    pub fn at_look(&self, work: impl FnMut(usize) + Send + 'static) {
+        *self.looks.lock().unwrap() = Some(Box::new(work));
+    }
+
+    /// How often something was listed, looked at or opened.
+    pub fn looked(&self) -> usize {
+        self.looked.load(Ordering::SeqCst)
+    }
+
+    fn look(&self) -> io::Result<()> {
+        let number = self.looked.fetch_add(1, Ordering::SeqCst);
+        self.looks.lock().unwrap().iter_mut().for_each(|work| work(number));
+        self.alive()
+    }
+
     /// How many operations there were.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
@@ -91,6 +117,10 @@ impl Plan {
     fn change<T>(&self, what: &'static str, work: impl FnOnce(How) -> io::Result<T>) -> io::Result<T> {
         self.alive()?;
         self.others.lock().unwrap().iter_mut().for_each(|work| work());
+        if self.fault == Fault::KilledAfter(what) {
+            self.is_dead.store(true, Ordering::SeqCst);
+            return work(How::Right);
+        }
         if self.count.fetch_add(1, Ordering::SeqCst) != self.at {
             return work(How::Right);
         }
@@ -104,7 +134,7 @@ impl Plan {
                 meanwhile.into_iter().for_each(|work| work());
                 work(How::Right)
             }
-            Fault::Killed => {
+            Fault::Killed | Fault::KilledAfter(_) => {
                 self.is_dead.store(true, Ordering::SeqCst);
                 self.alive().and_then(|()| work(How::Right))
             }
@@ -119,12 +149,12 @@ impl Plan {
 
 impl Files for Faulty {
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        self.plan.alive()?;
+        self.plan.look()?;
         self.inner.list(dir)
     }
 
     fn stat(&self, path: &Path) -> io::Result<Facts> {
-        self.plan.alive()?;
+        self.plan.look()?;
         self.inner.stat(path)
     }
 
@@ -138,7 +168,7 @@ impl Files for Faulty {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        self.plan.alive()?;
+        self.plan.look()?;
         Ok(Box::new(FaultyFile { inner: self.inner.open(path)?, plan: Arc::clone(&self.plan) }))
     }
 
