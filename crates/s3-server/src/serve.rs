@@ -19,6 +19,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use crate::api::Api;
 use crate::faults::{Fault, Faults};
 use crate::store::Store;
+use crate::{azure, google};
 
 /// The one who may ask.
 pub const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
@@ -27,9 +28,22 @@ pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 /// Where the server says it is.
 pub const REGION: &str = "eu-north-1";
 
+/// As what a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// S3.
+    S3,
+    /// Google Cloud Storage.
+    Google,
+    /// Azure Blob Storage.
+    Azure,
+}
+
 /// How a server is to be.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// As what it speaks.
+    pub dialect: Dialect,
     /// Where it listens; port 0 is any.
     pub listen: SocketAddr,
     /// Whether it heeds `If-None-Match`.
@@ -40,7 +54,8 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { listen: SocketAddr::from(([127, 0, 0, 1], 0)), is_conditional: true, workers: 1 }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Settings { dialect: Dialect::S3, listen, is_conditional: true, workers: 1 }
     }
 }
 
@@ -79,7 +94,15 @@ impl Server {
     /// # Errors
     /// The system's answer.
     pub fn start(bucket: &str) -> io::Result<Self> {
-        let server = Server::with(&Settings::default())?;
+        Server::speaking(Dialect::S3, bucket)
+    }
+
+    /// The same, speaking so.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn speaking(dialect: Dialect, bucket: &str) -> io::Result<Self> {
+        let server = Server::with(&Settings { dialect, ..Settings::default() })?;
         server.store.make_bucket(bucket);
         Ok(server)
     }
@@ -95,7 +118,12 @@ impl Server {
         let api = Api { store: store.clone(), region: REGION.to_owned(), is_conditional: settings.is_conditional };
         let mut builder = S3ServiceBuilder::new(api);
         builder.set_auth(OneKey);
-        let door = Door { service: builder.build(), faults: faults.clone(), seen: Arc::clone(&seen) };
+        let service = match settings.dialect {
+            Dialect::S3 => Service::S3(builder.build()),
+            Dialect::Google => Service::Google(store.clone()),
+            Dialect::Azure => Service::Azure(store.clone()),
+        };
+        let door = Door { service, faults: faults.clone(), seen: Arc::clone(&seen) };
         let listener = runtime.block_on(tokio::net::TcpListener::bind(settings.listen))?;
         let address = listener.local_addr()?;
         runtime.spawn(async move {
@@ -136,9 +164,17 @@ impl S3Auth for OneKey {
     }
 }
 
+/// Who answers what passes the door.
+#[derive(Clone)]
+enum Service {
+    S3(S3Service),
+    Google(Store),
+    Azure(Store),
+}
+
 #[derive(Clone)]
 struct Door {
-    service: S3Service,
+    service: Service,
     faults: Faults,
     seen: Arc<Mutex<Seen>>,
 }
@@ -179,9 +215,15 @@ impl Door {
     }
 
     async fn serve(&self, request: Request<Incoming>) -> io::Result<Response<s3s::Body>> {
-        let (parts, body) = request.into_parts();
-        let request = Request::from_parts(parts, s3s::Body::from(body));
-        self.service.call(request).await.map_err(|error| io::Error::other(format!("{error:?}")))
+        match &self.service {
+            Service::Google(store) => Ok(google::answer(store, request).await),
+            Service::Azure(store) => Ok(azure::answer(store, request).await),
+            Service::S3(service) => {
+                let (parts, body) = request.into_parts();
+                let request = Request::from_parts(parts, s3s::Body::from(body));
+                service.call(request).await.map_err(|error| io::Error::other(format!("{error:?}")))
+            }
+        }
     }
 }
 

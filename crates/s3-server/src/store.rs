@@ -1,6 +1,6 @@
 //! What the server holds: buckets of objects and unfinished uploads, in memory, in the order of their keys' bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -53,6 +53,10 @@ pub(crate) struct Upload {
 pub(crate) struct Bucket {
     pub(crate) objects: BTreeMap<String, Arc<Object>>,
     pub(crate) uploads: BTreeMap<String, Upload>,
+    /// Azure's blocks by key and id: the number of each among its upload's parts.
+    pub(crate) blocks: BTreeMap<(String, String), u32>,
+    /// The keys of Azure's copies that nobody has looked at yet: the first who does sees them going on.
+    pub(crate) copying: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
