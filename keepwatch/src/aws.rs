@@ -18,7 +18,7 @@ const REGION_DEFAULT: &str = "us-east-1";
 /// A file of credentials is not larger.
 const FILE_MAX: u64 = 1 << 20;
 
-/// The `AWS_*` variables. Printing them shows their names only.
+/// The variables that say how S3, or another store of objects, is reached. Printing them shows their names only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Variables(BTreeMap<String, String>);
 
@@ -35,7 +35,9 @@ impl FromIterator<(String, String)> for Variables {
 }
 
 impl Variables {
-    fn get(&self, name: &str) -> Option<&String> {
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&String> {
         self.0.get(name)
     }
 }
@@ -43,13 +45,13 @@ impl Variables {
 /// What was asked for in flags or in the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// The URL of a store that is not AWS.
+    /// The URL of a store that is not AWS, Google's or Azure's own.
     pub endpoint: Option<String>,
     /// The bucket's region.
     pub region: Option<String>,
     /// A profile of the shared files.
     pub profile: Option<String>,
-    /// A file of credentials in the place of `~/.aws/credentials`.
+    /// A file of credentials in the place of `~/.aws/credentials`; of Google's, a JSON file; of Azure's, one of variables.
     pub credentials_file: Option<PathBuf>,
 }
 
@@ -192,7 +194,11 @@ fn read_profile(asked: &Asked, variables: &Variables, home: Option<&Path>) -> Re
     Ok((name, profile))
 }
 
-fn read_file(path: &Path, must_exist: bool) -> Result<Option<String>, CommandError> {
+/// The text of a file of credentials; `None`: it is not there and need not be.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn read_file(path: &Path, must_exist: bool) -> Result<Option<String>, CommandError> {
     use std::io::Read as _;
     let read = std::fs::File::open(path).and_then(|file| {
         let mut text = String::new();

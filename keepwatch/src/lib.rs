@@ -20,6 +20,7 @@ use rustix::process::{Resource, Rlimit};
 mod args;
 mod aws;
 mod cli;
+mod cloud;
 mod config;
 mod control;
 mod engine;

@@ -17,7 +17,6 @@ use keepwatch_engine::target::{ExecCommand, TargetUrl, Timetable, UrlError, Way}
 use keepwatch_engine::watch::lease::block_sigio;
 
 use super::Context;
-use crate::aws;
 use crate::config::replicas::{HTTP_CREDENTIAL, HTTP_VARIABLE, parse_far_side, parse_ssh_command};
 use crate::config::replicas::{
     LayoutKind, ReplicaSpec, SpecLimits, lead_of, parse_on_delete, parse_percent, read_rules,
@@ -31,6 +30,7 @@ use crate::show::progress::CopyBar;
 use crate::show::safe::Safe;
 use crate::signals;
 use crate::units;
+use crate::{aws, cloud};
 
 /// Flags of `keepwatch mirror`.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ Examples:
   keepwatch mirror --once --source-prefix=/home/u/mystuff/ /home/u/mystuff /mnt/backup")]
 pub struct Args {
     /// The directories to copy, then the target: a directory, ssh://HOST/DIRECTORY, s3://BUCKET/PREFIX,
-    /// https://HOST/PATH, rclone:REMOTE:PATH, or 'exec:PROGRAM ARG…'
+    /// gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, https://HOST/PATH, rclone:REMOTE:PATH, or 'exec:PROGRAM ARG…'
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "TARGET"])]
     pub places: Vec<OsString>,
     /// End when all is copied
@@ -79,7 +79,7 @@ pub struct Args {
     /// Bytes a second, such as 10M, or a table: "08:00,20M 19:00,off"
     #[arg(long, value_name = "RATE")]
     pub bwlimit: Option<String>,
-    /// URL of an S3 store that is not AWS, or of the remote control of an rclone that runs
+    /// URL of a store that is not AWS's, Google's or Azure's own, or of the remote control of an rclone that runs
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
     /// Region of the S3 bucket
@@ -88,7 +88,7 @@ pub struct Args {
     /// Profile of ~/.aws that has the credentials for S3
     #[arg(long, value_name = "NAME")]
     pub profile: Option<String>,
-    /// File of credentials for S3, in place of ~/.aws/credentials
+    /// File of credentials: for S3 in place of ~/.aws/credentials, for Google a JSON file, for Azure lines of variables
     #[arg(long, value_name = "FILE")]
     pub credentials_file: Option<PathBuf>,
     /// File whose first line is the secret that signs requests by http, or USER:PASSWORD of an rclone that runs
@@ -255,6 +255,10 @@ fn spec(args: &Args, target: TargetUrl, context: &Context) -> Result<ReplicaSpec
         spec.aws = aws_source(args, context);
         // What is wrong with it is told before anything begins.
         spec.aws.access()?;
+    }
+    if let TargetUrl::Cloud(place) = &spec.url {
+        spec.aws = aws_source(args, context);
+        cloud::access(place, &spec.aws)?;
     }
     Ok(spec)
 }

@@ -20,9 +20,9 @@ use super::problem::{Origin, Problem, Sourced};
 use super::reader::{Table, nearest};
 use super::secret::SecretFrom;
 use super::settings::{Origins, RootSettings, Taker};
-use crate::aws;
 use crate::error::CommandError;
 use crate::show::safe::Safe;
+use crate::{aws, cloud};
 
 /// Deletes wait for so long.
 const DELETE_DELAY: Duration = Duration::from_secs(60);
@@ -174,7 +174,7 @@ pub struct ReplicaSpec {
     pub bwlimit: Option<Timetable>,
     /// How old the last check of a copy may grow before it is read again, and how fast.
     pub scrubbing: Scrubbing,
-    /// How S3 is reached.
+    /// How S3, Google's or Azure's store is reached.
     pub aws: aws::Source,
     /// How long a plug-in or a server may say nothing; `None`: as long as the engine finds right.
     pub timeout: Option<Duration>,
@@ -295,6 +295,7 @@ impl ReplicaSpec {
         }
         let target = self.url.target(&Access {
             s3: self.aws.for_engine(),
+            cloud: cloud::for_engine(&self.aws),
             spool: self.spool.clone(),
             lead: self.lead(roots, host).unwrap_or_default(),
             exec,

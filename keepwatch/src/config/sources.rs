@@ -14,7 +14,7 @@ pub struct Environment {
     pub vars: BTreeMap<String, OsString>,
     /// All variables.
     pub variables: Vec<(OsString, OsString)>,
-    /// `AWS_*` variables.
+    /// `AWS_*` variables, and those that say how Google's and Azure's stores are reached.
     pub aws: crate::aws::Variables,
     /// `HOME`.
     pub home: Option<PathBuf>,
@@ -42,7 +42,9 @@ impl Environment {
             name.starts_with(PREFIX).then_some((name, value))
         });
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-        let aws = std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("AWS_"));
+        let aws = std::env::vars_os()
+            .filter_map(text)
+            .filter(|(name, _)| name.starts_with("AWS_") || crate::cloud::is_variable(name));
         Environment {
             variables: std::env::vars_os().collect(),
             vars: vars.collect(),

@@ -6,6 +6,7 @@
 //! may upload while others are read. What was staged and not published leaves nothing behind.
 
 pub(crate) mod attributes;
+mod cloud;
 mod dirs;
 mod exec;
 mod http;
@@ -31,6 +32,10 @@ use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 
+pub use cloud::{
+    AzureAccess, AzureCredentials, Cloud, CloudAccess, CloudPlace, CloudSource, GoogleAccess, GoogleCredentials,
+    is_account,
+};
 pub use exec::{ExecCommand, ExecPatience};
 pub use http::HttpPlace;
 pub use local::LocalTarget;

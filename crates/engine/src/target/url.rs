@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    BadAddress, ExecCommand, ExecPatience, HttpPlace, LocalTarget, Patience, RcloneAccess, RclonePlace, S3Place,
-    S3Source, S3Target, Secret, SshAddress, SshOptions, SshTarget, Target, exec, http, rclone,
+    BadAddress, Cloud, CloudPlace, CloudSource, ExecCommand, ExecPatience, HttpPlace, LocalTarget, Patience,
+    RcloneAccess, RclonePlace, S3Place, S3Source, S3Target, Secret, SshAddress, SshOptions, SshTarget, Target, cloud,
+    exec, http, rclone,
 };
 
 /// The kinds of targets, as a person writes them.
-const KINDS: &str = "a directory: /PATH or file:///PATH, one of another host: ssh://HOST/PATH, a bucket: s3://BUCKET/PREFIX, \
-     a store reached by HTTP: https://HOST/PATH, a remote of rclone: rclone:REMOTE:PATH, or a plug-in: exec:PROGRAM ARG…";
+const KINDS: &str = "a directory: /PATH or file:///PATH, one of another host: ssh://HOST/PATH, a bucket: \
+     s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX, a store reached by HTTP: https://HOST/PATH, a remote of rclone: rclone:REMOTE:PATH, or a plug-in: exec:PROGRAM ARG…";
 
 /// Where a target is. Printing it shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum TargetUrl {
     Ssh(SshAddress),
     /// A bucket of S3, or what begins with a prefix in one.
     S3(S3Place),
+    /// A bucket of Google's or a container of Azure's, or what begins with a prefix in one.
+    Cloud(CloudPlace),
     /// A store that is reached by HTTP.
     Http(HttpPlace),
     /// A remote of rclone.
@@ -37,6 +40,8 @@ pub enum TargetUrl {
 pub struct Access {
     /// Who says how S3 is reached.
     pub s3: S3Source,
+    /// Who says how Google's and Azure's stores are reached.
+    pub cloud: CloudSource,
     /// A directory for content on its way to targets that take it only when all of it is known. It is made when it is needed.
     pub spool: PathBuf,
     /// The slashes that a layout leaves in front of every path, for targets that take them as they are.
@@ -45,7 +50,7 @@ pub struct Access {
     pub exec: ExecPatience,
     /// By what requests to an HTTP store are signed, or `USER:PASSWORD` of an rclone that runs.
     pub secret: Secret,
-    /// How long an HTTP store is waited for.
+    /// How long an HTTP store, or one of Google's or Azure's, is waited for.
     pub http: Patience,
     /// How rclone is reached.
     pub rclone: RcloneAccess,
@@ -105,6 +110,14 @@ impl TargetUrl {
                 url: text.to_string_lossy().into_owned(),
                 example: "s3://BUCKET/PREFIX",
             }),
+            b"gs" => CloudPlace::parse(Cloud::Google, rest).map(TargetUrl::Cloud).ok_or_else(|| UrlError::Place {
+                url: text.to_string_lossy().into_owned(),
+                example: "gs://BUCKET/PREFIX",
+            }),
+            b"az" => CloudPlace::parse(Cloud::Azure, rest).map(TargetUrl::Cloud).ok_or_else(|| UrlError::Place {
+                url: text.to_string_lossy().into_owned(),
+                example: "az://CONTAINER/PREFIX, or az://CONTAINER@ACCOUNT/PREFIX",
+            }),
             b"http" | b"https" => {
                 let wrong = || UrlError::Place { url: without_user(rest, scheme), example: "https://HOST/PATH" };
                 HttpPlace::parse(rest, scheme == b"https").map(TargetUrl::Http).ok_or_else(wrong)
@@ -120,6 +133,7 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(dir) => Arc::new(LocalTarget::new(dir)),
             TargetUrl::S3(place) => Arc::new(S3Target::new(place, &access.s3)),
+            TargetUrl::Cloud(place) => cloud::target(place, &access.cloud, access.http, &access.spool),
             TargetUrl::Http(place) => http::target(place, &access.lead, &access.secret, access.http, &access.spool),
             TargetUrl::Rclone(place) => rclone::target(place, &access.rclone, &access.secret, &access.spool),
             TargetUrl::Exec(command) => exec::target(command, &access.lead, access.exec, &access.spool),
@@ -132,9 +146,12 @@ impl TargetUrl {
     pub fn local_dir(&self) -> Option<&Path> {
         match self {
             TargetUrl::Local(dir) => Some(dir),
-            TargetUrl::S3(_) | TargetUrl::Ssh(_) | TargetUrl::Http(_) | TargetUrl::Rclone(_) | TargetUrl::Exec(_) => {
-                None
-            }
+            TargetUrl::S3(_)
+            | TargetUrl::Cloud(_)
+            | TargetUrl::Ssh(_)
+            | TargetUrl::Http(_)
+            | TargetUrl::Rclone(_)
+            | TargetUrl::Exec(_) => None,
         }
     }
 
@@ -143,6 +160,7 @@ impl TargetUrl {
     pub fn transfers(&self) -> usize {
         match self {
             TargetUrl::Local(_) | TargetUrl::Http(_) => 16,
+            TargetUrl::Cloud(_) => 32,
             TargetUrl::S3(_) => 100,
             TargetUrl::Ssh(_) | TargetUrl::Rclone(_) | TargetUrl::Exec(_) => 8,
         }
@@ -161,6 +179,7 @@ impl TargetUrl {
             (TargetUrl::Local(one), TargetUrl::Local(other)) => one.starts_with(other) || other.starts_with(one),
             (TargetUrl::Ssh(one), TargetUrl::Ssh(other)) => one.overlaps(other),
             (TargetUrl::S3(one), TargetUrl::S3(other)) => one.overlaps(other),
+            (TargetUrl::Cloud(one), TargetUrl::Cloud(other)) => one.overlaps(other),
             (TargetUrl::Http(one), TargetUrl::Http(other)) => one.overlaps(other),
             (TargetUrl::Rclone(one), TargetUrl::Rclone(other)) => one.overlaps(other),
             (TargetUrl::Exec(one), TargetUrl::Exec(other)) => one == other,
@@ -174,6 +193,7 @@ impl TargetUrl {
         match self {
             TargetUrl::Local(dir) => dir.clone().into_os_string(),
             TargetUrl::S3(place) => place.to_string().into(),
+            TargetUrl::Cloud(place) => place.to_string().into(),
             TargetUrl::Http(place) => place.to_string().into(),
             TargetUrl::Rclone(place) => place.to_string().into(),
             TargetUrl::Exec(command) => [OsStr::new("exec:"), command.as_written()].into_iter().collect(),
@@ -187,6 +207,7 @@ impl fmt::Display for TargetUrl {
         match self {
             TargetUrl::Local(dir) => dir.display().fmt(f),
             TargetUrl::S3(place) => place.fmt(f),
+            TargetUrl::Cloud(place) => place.fmt(f),
             TargetUrl::Http(place) => place.fmt(f),
             TargetUrl::Rclone(place) => place.fmt(f),
             TargetUrl::Exec(command) => command.fmt(f),
