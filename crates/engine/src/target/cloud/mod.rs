@@ -289,9 +289,12 @@ impl Store for CloudStore {
         let key = self.key(path)?;
         let kind = if matches!(what, Spooled::Symlink(_)) { FileType::Symlink } else { FileType::File };
         let attributes = meta::attributes(kind, meta, &Uuid::now_v7().simple().to_string());
-        let bytes = match what {
-            Spooled::Symlink(to) => to.clone(),
-            Spooled::File { file, size, sha256 } if *size <= WHOLE_MAX => parts::whole(path, file, *size, sha256)?,
+        let (_room, bytes) = match what {
+            Spooled::Symlink(to) => (None, to.clone()),
+            Spooled::File { file, size, sha256 } if *size <= WHOLE_MAX => {
+                let room = self.wait(self.room(*size));
+                (Some(room), parts::whole(path, file, *size, sha256)?)
+            }
             Spooled::File { file, size, sha256 } => {
                 return parts::send(self, path, &key, attributes, (file, *size, sha256));
             }
@@ -299,11 +302,8 @@ impl Store for CloudStore {
         // The first mark stays: whose it is, is looked at when it is there.
         let is_mark = path.as_bytes() == MARK;
         let mode = if is_mark { PutMode::Create } else { PutMode::Overwrite };
-        let put = self.wait(async {
-            let _room = self.room(bytes.len() as u64).await;
-            let options = PutOptions { mode, attributes, ..PutOptions::default() };
-            self.objects.put_opts(&key, PutPayload::from(bytes), options).await
-        });
+        let options = PutOptions { mode, attributes, ..PutOptions::default() };
+        let put = self.wait(self.objects.put_opts(&key, PutPayload::from(bytes), options));
         match put {
             Err(error) if is_mark && error::is_there_already(&error) => Ok(()),
             put => put.map(|_| ()).map_err(self.error("write", path)),
