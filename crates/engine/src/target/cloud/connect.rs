@@ -91,7 +91,8 @@ fn google(place: &CloudPlace, access: &GoogleAccess, patience: Patience, runtime
         // There is no file of credentials where the library looks for one, or it would have been named.
         GoogleCredentials::Machine => (builder, String::new()),
     };
-    let store = builder.build().map_err(|error| format!("{whose}{}", innermost(&error)))?;
+    let remedy = if whose.is_empty() { "" } else { "; get the key anew, as a JSON file" };
+    let store = builder.build().map_err(|error| format!("{whose}{}{remedy}", innermost(&error)))?;
     let credential = runtime.block_on(store.credentials().get_credential());
     credential.map_err(|error| error::no_credentials(place.cloud(), &innermost(&error)))?;
     let store = Arc::new(store);

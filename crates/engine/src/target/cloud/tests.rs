@@ -200,7 +200,7 @@ fn what_is_wrong_is_named_with_the_remedy_and_no_secret() {
     assert!(nobody.contains("no credentials"), "{nobody}");
     let file = GoogleCredentials::File("/no/such/key.json".into());
     let file = why((Cloud::Google, "bucket"), CloudAccess::Google(GoogleAccess { endpoint, credentials: file }));
-    assert!(file.contains("/no/such/key.json cannot be used"), "{file}");
+    assert!(file.contains("/no/such/key.json cannot be used") && file.contains("get the key anew"), "{file}");
 }
 
 /// Changes the last byte of each file that waits.

@@ -39,7 +39,7 @@ const MESSAGE_MAX: usize = 300;
 pub(super) enum WireError {
     #[error("{host} cannot be reached: {why}")]
     Unreachable { host: String, why: String },
-    #[error("{host} answers {status} {code}{message}")]
+    #[error("{host} answers {status}{}{code}{message}", if code.is_empty() { "" } else { " " })]
     Refused { host: String, status: u16, code: String, message: String },
 }
 
