@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::support::{Keepwatch, wait_for};
+use crate::support::{Keepwatch, wait_for_count};
 
 /// A root `in`, and a service with triggers on it.
 pub struct House {
@@ -55,7 +55,7 @@ impl House {
     }
 
     pub fn wait_noted(&self, count: usize) {
-        wait_for(&format!("{count} runs"), || self.noted().len() >= count);
+        wait_for_count("runs", count, || self.noted().len());
     }
 
     pub fn trigger(&self, name: &str) -> Value {
@@ -65,7 +65,8 @@ impl House {
 
     /// Waits until nothing is to be run, and nothing has to settle any more.
     pub fn wait_idle(&self, name: &str, done: u64) {
-        wait_for(&format!("{done} are done"), || self.trigger(name)["done"] == done);
+        wait_for_count("done", done as usize, || self.trigger(name)["done"].as_u64().unwrap_or(0) as usize);
+        assert_eq!(self.trigger(name)["done"], done);
     }
 
     pub fn told(&self, args: &[&str], code: i32) -> String {

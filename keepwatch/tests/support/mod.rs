@@ -47,6 +47,23 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until there are so many; as long as there are ever more, for any time.
+pub fn wait_for_count(what: &str, count: usize, mut counted: impl FnMut() -> usize) {
+    let (mut waited, mut before) = (Waited::default(), 0);
+    loop {
+        let now = counted();
+        if now >= count {
+            return;
+        }
+        if now > before {
+            (waited, before) = (Waited::default(), now);
+        }
+        // To count many takes long, and may take from who makes them.
+        let pause = Duration::from_millis(20 + now as u64 / 100);
+        assert!(waited.again(pause) < PATIENCE, "not in {PATIENCE:?}: {count} {what}, {now} by now");
+    }
+}
+
 /// How long was waited for something. Time in which the machine, or this process, stood still was not.
 pub struct Waited {
     last: Instant,
