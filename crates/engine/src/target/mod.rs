@@ -19,6 +19,7 @@ mod s3;
 mod secret;
 mod ssh;
 mod store;
+mod stretches;
 mod web;
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ pub use access::{AzureAccess, AzureCredentials, CloudAccess, CloudSource, Google
 pub use place::{Cloud, CloudPlace, is_account};
 
 use super::store::{Abilities, Connect, Entry, Item, Spool, Spooled, Store, StoreTarget, Told, not_there};
+use super::stretches::Stretches;
 use super::{Found, MARK, Meta, Patience, Result, Target, TargetError, keys, shown};
 use crate::model::{FileType, Proof, RelPath};
 use wire::CopyStatus;
@@ -315,7 +316,8 @@ impl Store for CloudStore {
         let head = self.wait(self.head(&key)).map_err(self.error("read", path))?;
         let head = head.ok_or_else(|| not_there("read", path))?;
         let (runtime, objects) = (Arc::clone(self.runtime()), Arc::clone(&self.objects));
-        Ok(Box::new(reader::Reader::new(runtime, objects, key, &head.meta)))
+        let object = reader::Object::new(runtime, objects, key, &head.meta);
+        Ok(Box::new(Stretches::new(head.meta.size, move |at, length| object.stretch(at, length))))
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<()> {

@@ -18,6 +18,7 @@ use object_store::client::{
 };
 
 use crate::target::Patience;
+use crate::target::stretches::STRETCH;
 use crate::target::web::{client, innermost, jitter};
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
@@ -27,8 +28,6 @@ const COPY_STATUS: HeaderName = HeaderName::from_static("x-ms-copy-status");
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 /// How often one who gives out credentials is asked.
 const CREDENTIAL_TRIES: u32 = 2;
-/// Bytes of an object that are asked for at once.
-pub(super) const RANGE_MAX: u64 = 8 << 20;
 /// Bytes that any other reply may have, such as a page of a listing.
 const PAGE_MAX: u64 = 1 << 20;
 /// Bytes of a message that are told.
@@ -141,7 +140,7 @@ impl Wire {
 
     async fn send_once(&self, request: HttpRequest, host: &str, length: u64) -> Result<HttpResponse, WireError> {
         // A stretch of an object or a page of a listing; what the store copies by itself may take longer.
-        let asked = if request.headers().contains_key(RANGE) { RANGE_MAX } else { PAGE_MAX };
+        let asked = if request.headers().contains_key(RANGE) { STRETCH } else { PAGE_MAX };
         let more = if *request.method() == Method::PUT && length == 0 { self.patience.work } else { Duration::ZERO };
         let time = self.patience.reply + more + Duration::from_secs((length + asked) / self.patience.rate_min.max(1));
         let unreachable = |why| WireError::Unreachable { host: host.to_owned(), why };

@@ -12,7 +12,6 @@ mod meta;
 mod moves;
 mod objects;
 mod place;
-mod reader;
 mod reply;
 mod session;
 mod stage;

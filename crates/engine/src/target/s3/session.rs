@@ -6,17 +6,16 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::bucket::{Bucket, REQUESTS_MAX};
 use super::objects::Metadata;
-use super::reader::Reader;
 use super::stage::{self, How, Kept};
 use super::{listing, meta, moves, upload};
 use crate::model::{FileType, RelPath};
 use crate::target::dirs::a_dir;
+use crate::target::stretches::Stretches;
 use crate::target::{Content, Found, Meta, Result, Session, Staged, TargetError, shown};
 
 pub(super) struct S3Session {
@@ -74,7 +73,12 @@ impl Session for S3Session {
         let head = self.bucket.wait(self.bucket.wire.head(&key)).map_err(self.bucket.error("read", path))?;
         let head = head.ok_or_else(|| not_there("read", path))?;
         let bucket = Arc::clone(&self.bucket);
-        Ok(Box::new(Reader { bucket, key, etag: head.etag, size: head.size, at: 0, here: Bytes::new() }))
+        // With this tag, from its first byte to its last.
+        let fetch = move |at, length| {
+            let stretch = bucket.wait(bucket.wire.get_range(&key, &head.etag, at, length));
+            stretch.map_err(io::Error::other)
+        };
+        Ok(Box::new(Stretches::new(head.size, fetch)))
     }
 
     fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {
