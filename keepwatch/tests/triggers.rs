@@ -166,6 +166,29 @@ fn write_in_bursts(place: &Path, content: &[u8], pieces: usize, wait_ms: usize) 
 }
 
 #[test]
+fn a_hidden_file_that_gets_its_name_a_moment_after_its_close_is_seen_under_that_name() {
+    let mut house = House::noting("");
+    house.keepwatch.start_and_settle();
+    for number in 0..20 {
+        let hidden = house.at("in").join(format!(".f{number}.Xy{number:02}zZ"));
+        fs::write(&hidden, format!("{number}")).unwrap();
+        // As long as `rsync` may take on a busy machine: this is no wait for anything.
+        std::thread::sleep(Duration::from_millis(25 * number));
+        fs::rename(&hidden, house.at("in").join(format!("f{number}"))).unwrap();
+    }
+    fs::write(house.at("in/.stays"), "hidden").unwrap();
+    house.wait_idle("note", 21);
+    let mut paths: Vec<_> = house.noted().into_iter().map(|(_, path, _)| path).collect();
+    paths.sort();
+    let mut expected: Vec<_> = (0..20).map(|number| format!("in/f{number}")).collect();
+    expected.push("in/.stays".to_owned());
+    let mut expected: Vec<_> =
+        expected.iter().map(|name| house.at(name).into_os_string().into_encoded_bytes()).collect();
+    expected.sort();
+    assert_eq!(paths, expected);
+}
+
+#[test]
 fn names_that_try_to_inject_arrive_as_they_are() {
     let mut house = House::noting("");
     let names: [&[u8]; 9] =

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Files tracked at once.
 pub const TRACKED_MAX: usize = 20_000;
 /// How soon a file is looked at again whose version changed under the look.
-const AGAIN: Duration = Duration::from_millis(200);
+pub const AGAIN: Duration = Duration::from_millis(200);
 /// A file that somebody holds open is looked at again after this time, and then each time after as long as it has been held, up
 /// to [`HELD_MAX`]: its close may be told of under a name that it has no more, or by nobody.
 const HELD_MIN: Duration = Duration::from_secs(1);
@@ -129,10 +129,14 @@ impl<O: Copy + Ord + Hash, P: Clone> Settle<O, P> {
         }
     }
 
-    /// It is followed under another name from now on.
-    pub fn renamed(&mut self, object: O, place: P) {
-        if let Some(item) = self.items.get_mut(&object) {
-            item.place = place;
+    /// It is followed under another name from now on. What its writer has closed is looked at after `wait` at the latest: the
+    /// former name may have been one to wait longer for.
+    pub fn renamed(&mut self, object: O, place: P, now: Instant, wait: Duration) {
+        let Some(item) = self.items.get_mut(&object) else { return };
+        item.place = place;
+        if item.closed && item.held.is_none() {
+            let due = item.due.min(now + wait);
+            self.set_due(object, due);
         }
     }
 
@@ -321,6 +325,21 @@ mod tests {
         assert_eq!(settle.seen(1, Seen::NoLease(grown), start + seconds(60), &PATIENCE), Verdict::Wait);
         assert_eq!(settle.seen(1, Seen::NoLease(grown), start + seconds(119), &PATIENCE), Verdict::Wait);
         assert_eq!(settle.seen(1, Seen::NoLease(grown), start + seconds(120), &PATIENCE), Verdict::ByQuiet);
+    }
+
+    #[test]
+    fn what_was_closed_under_a_name_to_wait_for_is_looked_at_once_it_has_a_better_one() {
+        let start = Instant::now();
+        let mut settle: Settle<u64, &str> = Settle::default();
+        settle.closed(1, ".a.Xy12zz", start, seconds(2));
+        settle.renamed(1, "a", start + seconds(1), Duration::ZERO);
+        assert_eq!(settle.due(start + seconds(1)), Some((1, "a")));
+        settle.renamed(1, ".a", start + seconds(1), seconds(2));
+        assert_eq!(settle.next_due(), Some(start + seconds(1)), "no name is waited for twice");
+        settle.touched(2, "b", start, seconds(2));
+        settle.renamed(2, "c", start, Duration::ZERO);
+        assert_eq!(settle.seen(1, Seen::NoWriter(SHAPE), start, &PATIENCE), Verdict::ByLease);
+        assert_eq!(settle.next_due(), Some(start + seconds(2)), "its writer has it open");
     }
 
     #[test]

@@ -474,9 +474,16 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         if known_version && self.recent.get(&object).is_some_and(|told| told.settled) {
             return;
         }
-        let wait = self.root(at.root).patience.settle_min;
+        let wait = self.rest_closed(at.root, name);
         let now = self.clock.instant();
         self.settle.closed(object, Spot { dir: at.no, name: name.into() }, now, wait);
+    }
+
+    /// How long a file is to rest under this name after its writer closed it. A hidden one may be about to get its proper
+    /// name: `rsync` closes `.NAME.XXXXXX` a moment before it renames it.
+    pub(super) fn rest_closed(&self, root: RootNo, name: &[u8]) -> Duration {
+        let settle_min = self.root(root).patience.settle_min;
+        if name.starts_with(b".") { settle_min.max(NEW_WAIT) } else { settle_min }
     }
 
     pub(super) fn dir_there(&mut self, (at, spot): (&At, &Spot)) -> Result<Option<DirKey>> {
@@ -487,10 +494,12 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
     }
 
     /// A file has another name now, under which it settles if it has not done so.
-    pub(super) fn settles_there(&mut self, object: ObjectNo, spot: Spot, settled: bool) {
-        self.settle.renamed(object, spot.clone());
-        if !settled && !self.settle.follows(object) {
-            self.settle.closed(object, spot, self.clock.instant(), Duration::ZERO);
+    pub(super) fn settles_there(&mut self, object: ObjectNo, at: &At, spot: Spot, settled: bool) {
+        let (now, wait) = (self.clock.instant(), self.rest_closed(at.root, &spot.name));
+        if self.settle.follows(object) {
+            self.settle.renamed(object, spot, now, wait);
+        } else if !settled {
+            self.settle.closed(object, spot, now, wait);
         }
     }
 

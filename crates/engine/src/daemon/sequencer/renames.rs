@@ -1,7 +1,4 @@
 //! Renames: within a root, between roots, in, out, and two names exchanged.
-
-use std::time::Duration;
-
 use keepwatch_journal::{Facts, Op};
 
 use super::events::{DOUBT_WAIT, leaves};
@@ -163,7 +160,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             let other = facts.as_ref().filter(|facts| is_file(facts)).map(|facts| (facts.dev, facts.inode));
             self.tell(Op::Move, from, &old.name, facts, origin, more);
             if let Some(object) = other {
-                self.settles_there(object, old.clone(), settled);
+                self.settles_there(object, from, old.clone(), settled);
             }
         }
         self.touch_again(from);
@@ -178,7 +175,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             self.doubt(new.clone(), origin_again, DOUBT_WAIT);
         }
         if let Some(object) = file {
-            self.settles_there(object, new, settled);
+            self.settles_there(object, into, new, settled);
         }
         Ok(())
     }
@@ -382,7 +379,7 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         let origin = self.origin(at, event, false);
         self.tell(Op::Create, at, name, Some(facts.clone()), origin, More::default());
         if is_file(&facts) {
-            self.settle.closed((facts.dev, facts.inode), spot, self.clock.instant(), Duration::ZERO);
+            self.settles_there((facts.dev, facts.inode), at, spot, false);
         }
         Ok(())
     }

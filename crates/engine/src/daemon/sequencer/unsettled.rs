@@ -73,7 +73,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
             Look::There(facts) if is_file(&facts) && differs(&unsettled.facts, &facts) == Differs::Not => {
                 let object = (facts.dev, facts.inode);
                 if self.settle.follows(object) {
-                    self.settle.renamed(object, spot);
+                    let (now, wait) = (self.clock.instant(), self.rest_closed(at.root, name));
+                    self.settle.renamed(object, spot, now, wait);
                 } else if !self.complete_at_once(&at, &spot, &facts, true)? {
                     self.follow_up(&at, &spot, &facts);
                 }

@@ -11,7 +11,7 @@ use crate::daemon::dirs::{At, DirNo, RootNo};
 use crate::daemon::ledger::{Knowledge, Ledger};
 use crate::daemon::rules::lock_of;
 use crate::daemon::tree::{DirAt, Look, Tree, Writers};
-use crate::watch::settle::{Seen, Shape, Verdict};
+use crate::watch::settle::{AGAIN, Seen, Shape, Verdict};
 
 /// Appointments kept in one go, so that events are heard in between: some milliseconds of work.
 const AT_ONCE: usize = 200;
@@ -240,9 +240,8 @@ impl<T: Tree, L: Ledger> Sequencer<T, L> {
         match self.look(at, &spot.name)? {
             Look::There(after) if after == *facts => self.tell_complete(at, spot, facts, evidence),
             Look::There(_) => {
-                let now = self.clock.instant();
-                self.settle.closed(object, spot.clone(), now, Duration::ZERO);
-                self.settle.again(object, now);
+                let (now, wait) = (self.clock.instant(), self.rest_closed(at.root, &spot.name).max(AGAIN));
+                self.settle.closed(object, spot.clone(), now, wait);
             }
             Look::Gone | Look::Unavailable => {}
         }
