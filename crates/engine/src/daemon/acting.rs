@@ -62,13 +62,16 @@ impl Acting {
         loop {
             self.check_stop()?;
             let head = self.tail.head().seq;
-            if self.progress.wait_for(head, LOOK_WAIT)
-                && view.open_gaps()?.iter().all(|gap| gap.reason == GapReason::Absent)
-            {
+            if self.progress.wait_for(head, LOOK_WAIT) && self.are_scans_done(view)? {
                 return Ok(());
             }
             let _ = self.tail.wait_past(head, Instant::now() + LOOK_WAIT);
         }
+    }
+
+    /// Whether the inventory knows of no root that is there and has an open gap.
+    pub(super) fn are_scans_done(&self, view: &View) -> Result<bool, InventoryError> {
+        Ok(view.open_gaps()?.iter().all(|gap| gap.reason == GapReason::Absent))
     }
 
     /// Has acts journaled. They take effect when the inventory applies them.

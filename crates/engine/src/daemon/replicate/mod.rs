@@ -7,6 +7,7 @@
 
 mod deletes;
 mod expiry;
+mod first;
 mod meter;
 mod note;
 mod pass;
@@ -325,21 +326,15 @@ impl Keeper {
     fn keep(&mut self) -> Result<(), Trouble> {
         self.phase(Phase::Waiting);
         self.settings.target.reach()?;
-        self.acting.wait_for_scans::<Trouble>(&self.view)?;
-        let from = self.view.cursor()?;
-        self.phase(Phase::Comparing);
-        self.at_work(|keeper, work| {
-            keeper.take_back(work)?;
-            keeper.pass(work, false)
-        })?;
+        let (mut reader, mut seen) = match self.copy_while_found()? {
+            Some(begun) => begun,
+            None => self.compare()?,
+        };
         self.settings.meter.change(|reading| {
             reading.trouble = None;
             reading.behind_since = None;
         });
         self.phase(Phase::Following);
-        let (disk, tail) = (Arc::clone(&self.around.disk), Arc::clone(&self.around.tail));
-        let mut reader = Reader::follow(disk, &self.around.journal, tail, from)?;
-        let mut seen = from.map_or(Seq::ZERO, |cursor| cursor.seq);
         let mut settled = Instant::now();
         loop {
             self.check_stop()?;
@@ -373,6 +368,20 @@ impl Keeper {
             });
             let _ = self.around.tail.wait_past(seen, Instant::now() + LOOK_WAIT);
         }
+    }
+
+    /// Holds all against all; from where on to follow.
+    fn compare(&mut self) -> Result<(Reader, Seq), Trouble> {
+        self.acting.wait_for_scans::<Trouble>(&self.view)?;
+        let from = self.view.cursor()?;
+        self.phase(Phase::Comparing);
+        self.at_work(|keeper, work| {
+            keeper.take_back(work)?;
+            keeper.pass(work, false)
+        })?;
+        let (disk, tail) = (Arc::clone(&self.around.disk), Arc::clone(&self.around.tail));
+        let reader = Reader::follow(disk, &self.around.journal, tail, from)?;
+        Ok((reader, from.map_or(Seq::ZERO, |cursor| cursor.seq)))
     }
 
     /// Does what records ask for; whether they asked for anything.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
-use super::perform::{Carried, Job};
+use super::perform::{Ahead, Done, Job};
 use super::round::shown;
 use super::streams::{Copies, Fault, Listing, Originals, Patience, path_of};
 use super::{AtWork, Keeper, NO_DIR, Trouble};
@@ -36,6 +36,7 @@ impl Keeper {
         let known = self.replica()?;
         let identity = known.identity.unwrap_or_default();
         let mut prints = known.roots;
+        self.settings.meter.change(|reading| (reading.passed, reading.passed_bytes) = (0, 0));
         self.expect_to_pass(work)?;
         // A view of its own: the keeper's is used while the streams are open.
         let view = View::open(&self.around.inventory)?;
@@ -70,7 +71,7 @@ impl Keeper {
     }
 
     /// How much there is to pass, for those who watch.
-    fn expect_to_pass(&self, work: &AtWork<'_>) -> Result<(), Trouble> {
+    pub(super) fn expect_to_pass(&self, work: &AtWork<'_>) -> Result<(), Trouble> {
         let (mut objects, mut bytes, mut files) = (0, 0, 0);
         for row in self.view.roots()?.iter().filter(|row| work.roots.iter().any(|root| root.name == row.name)) {
             objects += row.counts.files + row.counts.others + row.counts.dirs;
@@ -78,7 +79,6 @@ impl Keeper {
             files += row.counts.files;
         }
         self.settings.meter.change(|reading| {
-            (reading.passed, reading.passed_bytes) = (0, 0);
             (reading.to_pass, reading.to_pass_bytes, reading.to_pass_files) = (objects, bytes, files);
         });
         Ok(())
@@ -111,6 +111,8 @@ impl Keeper {
         let has_copies = view.has_copies(replica, work.dirs[root])?;
         let mut listed: Result<(), TargetError> = Ok(());
         let progress = Arc::clone(&self.around.progress);
+        let name = self.settings.name.clone();
+        let worker = work.worker(&name, self.settings.transfers);
         let outcome = std::thread::scope(|scope| {
             let (tell, heard) = bounded(FOUND_MAX);
             let lister = list.then(|| {
@@ -132,7 +134,7 @@ impl Keeper {
             let mut merge = Merge::new(originals, copies, Listing(list.then_some(heard)));
             let mut jobs: Vec<Job> = Vec::new();
             // Where something is held already, what is looked at next may depend on what was done before.
-            let (goes_on, mut carried) = (!has_copies, Carried::default());
+            let mut ahead = (!has_copies).then(|| Ahead::start(scope, &worker));
             let mut bytes = 0;
             let merged = (|| {
                 for side in merge.by_ref() {
@@ -163,15 +165,16 @@ impl Keeper {
                     jobs.push(job);
                     if jobs.len() >= self.batch() || bytes >= BATCH_BYTES_MAX {
                         bytes = 0;
-                        self.perform_on(work, std::mem::take(&mut jobs), &mut carried, goes_on)?;
+                        self.perform_on(work, std::mem::take(&mut jobs), ahead.as_mut(), true)?;
                     }
                 }
-                // What was carried over is told while the last is published.
-                self.perform_on(work, std::mem::take(&mut jobs), &mut carried, goes_on)?;
-                self.perform_on(work, Vec::new(), &mut carried, false)
+                // What is under way is told while the last is taken in.
+                self.perform_on(work, std::mem::take(&mut jobs), ahead.as_mut(), true)?;
+                self.perform_on(work, Vec::new(), ahead.as_mut(), false)
             })();
             // It was to end, or the target is in trouble.
-            carried.discard(work.session);
+            let left = ahead.map_or(Ok(()), |ahead| self.account_for(work, ahead));
+            let merged = merged.and(left);
             // The lister ends when nobody hears it any more.
             drop(merge);
             if let Some(lister) = lister {
@@ -189,28 +192,44 @@ impl Keeper {
 
     /// Does a batch, tells what was done, and notes what failed.
     pub(super) fn perform(&mut self, work: &AtWork<'_>, jobs: Vec<Job>) -> Result<(), Trouble> {
-        self.perform_on(work, jobs, &mut Carried::default(), false)
+        self.perform_on(work, jobs, None, false)
     }
 
-    /// The same with what was carried over from the batch before, and will be to the next where it `goes_on`.
-    fn perform_on(
+    /// The same with what is under way, and may be so still afterwards where it `goes_on`.
+    pub(super) fn perform_on(
         &mut self,
         work: &AtWork<'_>,
         jobs: Vec<Job>,
-        carried: &mut Carried,
+        mut ahead: Option<&mut Ahead>,
         goes_on: bool,
     ) -> Result<(), Trouble> {
-        if jobs.is_empty() && carried.is_empty() {
+        if jobs.is_empty() && ahead.as_ref().is_none_or(|ahead| ahead.is_empty()) {
             return Ok(());
         }
         self.check_stop()?;
         self.view.let_go()?;
         let name = self.settings.name.clone();
         let transfers = self.settings.transfers;
-        self.note(work, carried.jobs().chain(&jobs));
+        self.note(work, ahead.iter().flat_map(|ahead| ahead.jobs()).chain(&jobs));
         let (count, begun) = (jobs.len(), Instant::now());
-        let done = work.worker(&name, transfers).perform(jobs, carried, goes_on);
+        let done = work.worker(&name, transfers).perform(jobs, ahead.as_deref_mut(), goes_on);
         self.batch_took(count, begun.elapsed());
+        let is_all = done.trouble.is_none() && ahead.is_none_or(|ahead| ahead.is_empty());
+        self.account(work, done)?;
+        // What a target did and did not answer is looked at before the next begins.
+        if is_all {
+            self.noted();
+        }
+        Ok(())
+    }
+
+    /// Gives up what is under way, and tells what was done of it nevertheless.
+    pub(super) fn account_for(&mut self, work: &AtWork<'_>, ahead: Ahead) -> Result<(), Trouble> {
+        ahead.give_up().try_for_each(|done| self.account(work, done))
+    }
+
+    /// Tells what was done, and notes what failed.
+    fn account(&mut self, work: &AtWork<'_>, done: Done) -> Result<(), Trouble> {
         self.settings.meter.change(|reading| {
             reading.copied += done.copied;
             reading.bytes += done.bytes;
@@ -220,10 +239,6 @@ impl Keeper {
         let left = left_dirs(work, &done.acts);
         self.note_done(work, &done.acts);
         self.tell(done.acts)?;
-        // What a target did and did not answer is looked at before the next begins.
-        if done.trouble.is_none() && carried.is_empty() {
-            self.noted();
-        }
         for (root, path, time) in done.took {
             self.retries.took(root, path, time);
         }
@@ -256,7 +271,7 @@ impl Keeper {
     }
 
     /// An original was passed, for those who watch.
-    fn count_passed(&self, original: Option<&Original>) {
+    pub(super) fn count_passed(&self, original: Option<&Original>) {
         if let Some(original) = original {
             let bytes = if original.kind == FileType::File { original.size } else { 0 };
             self.settings.meter.change(|reading| {

@@ -1,10 +1,13 @@
 //! Doing what was planned, many things at a time: content in threads, then one publication, then attributes. What was done is
 //! told as acts; the caller journals them.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::model::{Body, Copied, Digest, FileType, Proof, RelPath, ReplicaName, RootName, Seq, Withdrawal, Withdrawn};
 use crate::sync::copy::{CopyError, Source, Taken};
@@ -13,9 +16,11 @@ use crate::sync::layout::Placement;
 use crate::sync::plan::{Held, Original};
 use crate::target::{self, Meta, Session, TargetError};
 
-/// So many are taken in while those before them are published. Fewer cost more syncs, more keep the disk idle for longer before
+/// So many are taken in while those before them are published, and those before them told. Fewer cost more syncs, more keep the disk idle for longer before
 /// the first is published, and the inventory after the last.
 pub(super) const PIECE: usize = 4_096;
+/// Pieces that may be under way while more is planned: one is taken in, one is published.
+const AHEAD_MAX: usize = 2;
 
 /// A root, as a replica sees it at work.
 pub(super) struct RootAtWork {
@@ -63,27 +68,73 @@ pub(super) enum What {
 /// trouble.
 type Tried = Option<(Result<Taken, CopyError>, Duration)>;
 
-/// What a target has taken in of one batch, to be published while it takes in the next.
-#[derive(Default)]
-pub(super) struct Carried(Vec<(Job, Tried)>);
+/// Directories, by their roots, whose times change by what is done.
+type Touched = BTreeSet<(usize, RelPath)>;
 
-impl Carried {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
+/// Pieces that a target takes in, one after another, in one thread and publishes in another, beside the one that plans and tells.
+pub(super) struct Ahead {
+    pieces: Sender<Arc<Vec<Job>>>,
+    published: Receiver<(Done, Touched)>,
+    under_way: VecDeque<Arc<Vec<Job>>>,
+    is_given_up: Arc<AtomicBool>,
+}
 
-    /// Gives it up.
-    pub(super) fn discard(self, session: &dyn Session) {
-        for (_, tried) in self.0 {
-            if let Some((Ok(taken), _)) = tried {
-                session.discard(taken.staged);
+impl Ahead {
+    /// Begins to take in and publish what comes.
+    pub(super) fn start<'s>(scope: &'s Scope<'s, '_>, work: &'s Work<'_>) -> Self {
+        let (pieces, wanted) = unbounded::<Arc<Vec<Job>>>();
+        let (take, taken) = unbounded();
+        let (publish, published) = unbounded();
+        let is_given_up = Arc::new(AtomicBool::new(false));
+        let given_up = Arc::clone(&is_given_up);
+        scope.spawn(move || {
+            for piece in wanted {
+                let tried = work.take_all(&piece, &given_up);
+                let _ = take.send((piece, tried));
             }
-        }
+        });
+        let given_up = Arc::clone(&is_given_up);
+        scope.spawn(move || {
+            for (piece, tried) in taken {
+                let (mut done, mut touched) = (Done::default(), Touched::new());
+                if given_up.load(Ordering::Relaxed) {
+                    work.discard(tried);
+                } else {
+                    work.publish(&piece, tried, &mut done, &mut touched);
+                }
+                // After trouble with the target nothing else is begun.
+                given_up.fetch_or(done.trouble.is_some(), Ordering::Relaxed);
+                let _ = publish.send((done, touched));
+            }
+        });
+        Ahead { pieces, published, under_way: VecDeque::new(), is_given_up }
     }
 
-    /// What is not published yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// What may be at the target by now, and was not told of.
     pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.0.iter().map(|(job, _)| job)
+        self.under_way.iter().flat_map(|piece| piece.iter())
+    }
+
+    fn begin(&mut self, jobs: Vec<Job>) {
+        let piece = Arc::new(jobs);
+        self.under_way.push_back(Arc::clone(&piece));
+        let _ = self.pieces.send(piece);
+    }
+
+    /// Waits for the first that is under way. `None`: none is.
+    fn wait(&mut self) -> Option<(Done, Touched)> {
+        self.under_way.pop_front()?;
+        self.published.recv().ok()
+    }
+
+    /// Gives up what is under way; what was published nevertheless.
+    pub(super) fn give_up(mut self) -> impl Iterator<Item = Done> {
+        self.is_given_up.store(true, Ordering::Relaxed);
+        std::iter::from_fn(move || self.wait()).map(|(done, _)| done)
     }
 }
 
@@ -105,6 +156,20 @@ pub(super) struct Done {
     pub(super) trouble: Option<TargetError>,
 }
 
+impl Done {
+    fn join(&mut self, other: Done) {
+        let Done { acts, failed, copied, bytes, moved, adopted, took, trouble } = other;
+        self.acts.extend(acts);
+        self.failed.extend(failed);
+        self.took.extend(took);
+        self.copied += copied;
+        self.bytes += bytes;
+        self.moved += moved;
+        self.adopted += adopted;
+        self.trouble = self.trouble.take().or(trouble);
+    }
+}
+
 /// A replica at work.
 pub(super) struct Work<'w> {
     pub(super) replica: &'w ReplicaName,
@@ -118,11 +183,11 @@ pub(super) struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// Does it all, and what was carried over, in an order in which nothing stands in another's way. If more comes
-    /// (`goes_on`), what was taken in last may be carried over.
-    pub(super) fn perform(&self, jobs: Vec<Job>, carried: &mut Carried, goes_on: bool) -> Done {
+    /// Does it all, and what is under way, in an order in which nothing stands in another's way. If more comes (`goes_on`),
+    /// what is to be taken in last may be under way still when this returns.
+    pub(super) fn perform(&self, jobs: Vec<Job>, ahead: Option<&mut Ahead>, goes_on: bool) -> Done {
         let mut done = Done::default();
-        let mut touched = BTreeSet::new();
+        let mut touched = Touched::new();
         let (mut dirs, mut puts, mut later) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             match &job.what {
@@ -141,7 +206,7 @@ impl Work<'_> {
             }
         }
         if done.trouble.is_none() {
-            self.put(puts, carried, goes_on && later.is_empty(), &mut done, &mut touched);
+            self.put(puts, ahead, goes_on && later.is_empty(), &mut done, &mut touched);
         }
         let mut instead = Vec::new();
         for job in later {
@@ -153,10 +218,10 @@ impl Work<'_> {
             }
         }
         if done.trouble.is_none() {
-            self.put(instead, &mut Carried::default(), false, &mut done, &mut touched);
+            self.put(instead, None, false, &mut done, &mut touched);
         }
         // Deepest first: to put something into a directory changes its times.
-        let mut bare = BTreeSet::new();
+        let mut bare = Touched::new();
         for (root, dir) in touched.into_iter().rev() {
             if !self.dir_meta(root, &dir) {
                 bare.insert((root, dir));
@@ -177,7 +242,7 @@ impl Work<'_> {
     }
 
     /// Whether it is there now.
-    fn make_dir(&self, job: &Job, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) -> bool {
+    fn make_dir(&self, job: &Job, done: &mut Done, touched: &mut Touched) -> bool {
         match self.session.make_dir(&self.place(job.root, &job.path)) {
             Ok(()) => {
                 self.touch(job, touched);
@@ -192,14 +257,7 @@ impl Work<'_> {
     }
 
     /// `false`: the target cannot rename.
-    fn rename(
-        &self,
-        job: &Job,
-        from: &RelPath,
-        held: &Held,
-        done: &mut Done,
-        touched: &mut BTreeSet<(usize, RelPath)>,
-    ) -> bool {
+    fn rename(&self, job: &Job, from: &RelPath, held: &Held, done: &mut Done, touched: &mut Touched) -> bool {
         let (from_place, to_place) = (self.place(job.root, from), self.place(job.root, &job.path));
         let moved = match self.session.rename(&from_place, &to_place) {
             Err(TargetError::Refused { .. }) => {
@@ -244,52 +302,38 @@ impl Work<'_> {
         gone.into_iter().map_while(|result| result).collect()
     }
 
-    /// Puts files and nodes: while some are published, the next are taken in. The last may be carried over.
-    fn put(
-        &self,
-        mut jobs: Vec<Job>,
-        carried: &mut Carried,
-        goes_on: bool,
-        done: &mut Done,
-        touched: &mut BTreeSet<(usize, RelPath)>,
-    ) {
-        let mut taken = Some(std::mem::take(&mut carried.0)).filter(|taken| !taken.is_empty());
-        while !jobs.is_empty() || taken.is_some() {
-            if jobs.is_empty() && goes_on {
-                carried.0 = taken.unwrap_or_default();
-                return;
-            }
-            let rest = jobs.split_off(jobs.len().min(PIECE));
-            let piece = std::mem::replace(&mut jobs, rest);
-            taken = match taken {
-                None => Some(self.take_all(piece)),
-                Some(taken) => std::thread::scope(|scope| {
-                    let next = (!piece.is_empty()).then(|| scope.spawn(|| self.take_all(piece)));
-                    self.publish(taken, done, touched);
-                    next.map(|next| next.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                }),
-            };
-            if done.trouble.is_some() {
-                Carried(taken.unwrap_or_default()).discard(self.session);
-                return;
-            }
+    /// Puts files and nodes: while some are published, the next are taken in.
+    fn put(&self, jobs: Vec<Job>, ahead: Option<&mut Ahead>, goes_on: bool, done: &mut Done, touched: &mut Touched) {
+        let Some(ahead) = ahead else {
+            let tried = self.take_all(&jobs, &AtomicBool::new(false));
+            return self.publish(&jobs, tried, done, touched);
+        };
+        if !jobs.is_empty() {
+            ahead.begin(jobs);
+        }
+        let under_way_max = if goes_on { AHEAD_MAX } else { 0 };
+        while done.trouble.is_none()
+            && ahead.under_way.len() > under_way_max
+            && let Some((published, dirs)) = ahead.wait()
+        {
+            done.join(published);
+            touched.extend(dirs);
         }
     }
 
     /// Publishes what was taken in.
-    fn publish(&self, tried: Vec<(Job, Tried)>, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) {
-        let (mut staged, mut digests, mut published) = (Vec::new(), Vec::new(), Vec::new());
-        for (job, tried) in tried {
+    fn publish(&self, jobs: &[Job], tried: Vec<Tried>, done: &mut Done, touched: &mut Touched) {
+        let (mut staged, mut published) = (Vec::new(), Vec::new());
+        for (job, tried) in jobs.iter().zip(tried) {
             let (taken, took) = tried.unzip();
             done.took.extend(took.map(|took| (job.root, job.path.clone(), took)));
             match taken {
                 Some(Ok(Taken { staged: one, sha256 })) => {
                     staged.push(one);
-                    digests.push(sha256);
-                    published.push(job);
+                    published.push((job, sha256));
                 }
-                Some(Err(CopyError::Target(error))) => self.note(&job, error, done),
-                Some(Err(error)) => done.failed.push((job.root, job.path, error)),
+                Some(Err(CopyError::Target(error))) => self.note(job, error, done),
+                Some(Err(error)) => done.failed.push((job.root, job.path.clone(), error)),
                 None => {}
             }
         }
@@ -297,37 +341,45 @@ impl Work<'_> {
             return;
         }
         let results = self.session.publish(staged, self.trash);
-        for ((job, digest), result) in published.into_iter().zip(digests).zip(results) {
+        for ((job, digest), result) in published.into_iter().zip(results) {
             match result {
                 Ok(()) => {
                     done.copied += 1;
                     done.bytes += job.original.size;
-                    self.touch(&job, touched);
+                    self.touch(job, touched);
                     // Of a link there is no hash to prove.
                     let proof = digest.map_or(Proof::Written, |_| self.proof);
-                    done.acts.push(self.copied(&job, None, digest, proof));
+                    done.acts.push(self.copied(job, None, digest, proof));
                 }
-                Err(error) => self.note(&job, error, done),
+                Err(error) => self.note(job, error, done),
             }
         }
     }
 
-    /// Lets the target take each in, in threads.
-    fn take_all(&self, jobs: Vec<Job>) -> Vec<(Job, Tried)> {
-        let taken = side_by_side(&jobs, self.transfers, |job| {
+    /// Gives up what was taken in.
+    fn discard(&self, tried: Vec<Tried>) {
+        for (taken, _) in tried.into_iter().flatten() {
+            if let Ok(taken) = taken {
+                self.session.discard(taken.staged);
+            }
+        }
+    }
+
+    /// Lets the target take each in, in threads, unless it was given up; what came of each, in their order.
+    fn take_all(&self, jobs: &[Job], is_given_up: &AtomicBool) -> Vec<Tried> {
+        side_by_side(jobs, self.transfers, |job| {
             let begun = Instant::now();
             let result = match &self.roots[job.root].source {
                 Some(source) => source.take(&job.path, &job.original, self.session, &self.place(job.root, &job.path)),
                 None => Err(CopyError::Changed),
             };
-            let goes_on = !matches!(&result, Err(CopyError::Target(error)) if error.is_of_the_place());
-            ((result, begun.elapsed()), goes_on)
-        });
-        jobs.into_iter().zip(taken).collect()
+            let is_in_trouble = matches!(&result, Err(CopyError::Target(error)) if error.is_of_the_place());
+            ((result, begun.elapsed()), !is_in_trouble && !is_given_up.load(Ordering::Relaxed))
+        })
     }
 
     /// `false`: the target cannot do that; it takes the content again.
-    fn do_later(&self, job: &Job, done: &mut Done, touched: &mut BTreeSet<(usize, RelPath)>) -> bool {
+    fn do_later(&self, job: &Job, done: &mut Done, touched: &mut Touched) -> bool {
         let place = self.place(job.root, &job.path);
         match &job.what {
             // The name that was to be copied was not: this one has to wait, too.
@@ -416,7 +468,7 @@ impl Work<'_> {
 
     /// The directory that holds it gets other times by what is done. Where a filter chooses files alone, those above it may
     /// have been made just now.
-    fn touch(&self, job: &Job, touched: &mut BTreeSet<(usize, RelPath)>) {
+    fn touch(&self, job: &Job, touched: &mut Touched) {
         let mut at = &job.path;
         let mut above;
         while let Some((dir, _)) = at.split() {
