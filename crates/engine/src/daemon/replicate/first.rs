@@ -11,9 +11,12 @@ use super::pass::BATCH_BYTES_MAX;
 use super::perform::Ahead;
 use super::round::{Dirty, Paths, RECORDS_MAX};
 use super::{AtWork, Keeper, LOOK_WAIT, Phase, Trouble};
-use crate::model::{Body, FileType, Op, Record, Seq};
+use crate::model::{Body, FileType, Op, Record, RelPath, Seq};
 use crate::sync::plan::{Need, need};
 use crate::target::TargetError;
+
+/// Directories that are remembered as begun on; what is beyond is made again, which changes nothing.
+const DIRS_MAX: usize = 16_384;
 
 impl Keeper {
     /// Copies what is found until all is; from where on to follow. `None`: there is something to compare with, or a root is not
@@ -75,6 +78,7 @@ impl Keeper {
 
     fn copy_found(&mut self, work: &AtWork<'_>, reader: &mut Reader, ahead: &mut Ahead) -> Result<Seq, Trouble> {
         let (mut jobs, mut bytes, mut seen) = (Vec::new(), 0, Seq::ZERO);
+        let mut dirs = Paths::new();
         loop {
             self.check_stop()?;
             self.view.let_go()?;
@@ -99,7 +103,7 @@ impl Keeper {
             let (new, mut other) = self.sorted(records);
             self.applied(seen)?;
             self.expect_to_pass(work)?;
-            for (root, path) in new {
+            for (root, path) in with_dirs_above(new, &mut dirs) {
                 self.view.hold()?;
                 let Some(original) = self.original_at(work, root, &path)? else { continue };
                 self.count_passed(Some(&original));
@@ -143,6 +147,26 @@ impl Keeper {
         let (new, other): (Vec<_>, Vec<_>) = records.into_iter().partition(is_new);
         (self.dirty(&new).paths, self.dirty(&other))
     }
+}
+
+/// The same with all directories above, but for those that came before: a directory's own record may come late, and what stands for
+/// it at the target has to be known of, or it does not follow a rename.
+fn with_dirs_above(paths: Paths, before: &mut Paths) -> Paths {
+    let mut all = paths.clone();
+    if before.len() > DIRS_MAX {
+        before.clear();
+    }
+    for (root, path) in paths {
+        let mut at = path;
+        while let Some((above, _)) = at.split() {
+            at = RelPath::new(above).unwrap_or_default();
+            if at.is_root() || !before.insert((root, at.clone())) {
+                break;
+            }
+            all.insert((root, at.clone()));
+        }
+    }
+    all
 }
 
 /// Whether the target holds nothing where the roots go.

@@ -88,19 +88,23 @@ fn entry(rest: &mut &[u8]) -> Option<Entry> {
 }
 
 impl Keeper {
-    /// From now on these may be at the target.
-    pub(super) fn note<'j>(&self, work: &AtWork<'_>, jobs: impl Iterator<Item = &'j Job>) {
+    /// From now on these may be at the target. What was noted before is forgotten, once what was told of it is on disk.
+    pub(super) fn note<'j>(&self, work: &AtWork<'_>, jobs: impl Iterator<Item = &'j Job>) -> Result<(), Trouble> {
+        self.acting.durable()?;
         // Where it cannot be written, the journal soon cannot either, and that is told.
         if let Err(error) = self.note.write(work, jobs) {
             tracing::debug!(%error, "what is on its way was not noted");
         }
+        Ok(())
     }
 
-    /// They are journaled.
-    pub(super) fn noted(&self) {
+    /// They were told of.
+    pub(super) fn noted(&self) -> Result<(), Trouble> {
+        self.acting.durable()?;
         if let Err(error) = self.note.clear() {
             tracing::debug!(%error, "the note of what was on its way was not cleared");
         }
+        Ok(())
     }
 
     /// Takes away what was published before a crash or while the target went away, was never journaled, and has no original
@@ -154,8 +158,7 @@ impl Keeper {
                 _ => {}
             }
         }
-        self.noted();
-        Ok(())
+        self.noted()
     }
 }
 

@@ -210,17 +210,14 @@ impl Keeper {
         self.view.let_go()?;
         let name = self.settings.name.clone();
         let transfers = self.settings.transfers;
-        self.note(work, ahead.iter().flat_map(|ahead| ahead.jobs()).chain(&jobs));
+        self.note(work, ahead.iter().flat_map(|ahead| ahead.jobs()).chain(&jobs))?;
         let (count, begun) = (jobs.len(), Instant::now());
         let done = work.worker(&name, transfers).perform(jobs, ahead.as_deref_mut(), goes_on);
         self.batch_took(count, begun.elapsed());
         let is_all = done.trouble.is_none() && ahead.is_none_or(|ahead| ahead.is_empty());
         self.account(work, done)?;
         // What a target did and did not answer is looked at before the next begins.
-        if is_all {
-            self.noted();
-        }
-        Ok(())
+        if is_all { self.noted() } else { Ok(()) }
     }
 
     /// Gives up what is under way, and tells what was done of it nevertheless.
