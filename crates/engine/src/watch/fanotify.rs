@@ -18,9 +18,7 @@ use super::sys::fanotify as sys;
 use super::sys::fanotify_record::{Entry, RawEvent};
 use super::{Event, Loss, Notice, Place, What};
 
-/// No event is shorter: its metadata, a handle, and a name with its directory's.
-const EVENT_MIN: usize = 80;
-/// None is longer: three handles, two of them with a name. With less room left in a buffer more may wait.
+/// No event is longer: three handles, two of them with a name. With less room left in a buffer more may wait.
 const EVENT_MAX: usize = 2048;
 
 /// What is asked for of a file system.
@@ -172,7 +170,6 @@ impl Queue for FanotifyQueue {
         let FanotifyQueue { group, buffer, processes } = self;
         let now = Instant::now();
         processes.next_buffer(now);
-        out.reserve(buffer.len() / EVENT_MIN);
         let len = sys::read(group.as_fd(), buffer, |raw| {
             out.extend(notice_of(&raw).map(|notice| match notice {
                 Notice::Event(event) => Notice::Event(Event { by: processes.who(raw.pid), ..event }),
