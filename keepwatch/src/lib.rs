@@ -58,6 +58,7 @@ pub fn main() -> ExitCode {
 /// Runs a command line.
 fn run(argv: impl Iterator<Item = OsString>) -> Result<Outcome, CommandError> {
     allow_open_files();
+    keepwatch_engine::watch::memory::give_back_large_blocks();
     let argv = args::with_dashes(argv);
     match cli::Cli::try_parse_from(argv) {
         Ok(cli) => {

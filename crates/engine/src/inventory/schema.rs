@@ -17,9 +17,9 @@ const APPLICATION_ID: i64 = 0x6b77_696e;
 /// SQLite before this can corrupt a database in WAL mode (the WAL-reset fault, mended in 3.51.3).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// How much of the database the writer keeps in memory.
-const WRITER_CACHE_KIB: i64 = 32 * 1024;
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// How much a reader keeps.
-const READER_CACHE_KIB: i64 = 8 * 1024;
+const READER_CACHE_KIB: i64 = 4 * 1024;
 /// Pages (of 4 KiB) in the WAL after which a commit copies them back.
 const WAL_PAGES_MAX: i64 = 8_192;
 /// To what the WAL file is cut after it was copied back in full.

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod inotify;
 pub mod lease;
 pub mod magic;
+pub mod memory;
 pub mod mounts;
 pub mod priority;
 pub mod probe;

@@ -10,6 +10,7 @@ pub(crate) mod fs_uuid;
 pub(crate) mod handle;
 pub(crate) mod inotify_record;
 pub(crate) mod lease;
+pub(crate) mod memory;
 pub(crate) mod priority;
 pub(crate) mod signal;
 
