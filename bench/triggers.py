@@ -13,7 +13,7 @@ import time
 import harness
 import service
 
-RECORD = re.compile(rb'\{"seq":\d+,"at":"([^"]+)","do":"(started|ran)"')
+RECORD = re.compile(rb'\{"seq":\d+,"at":"([^"]+)","do":"(started|ran)".*?(?:"files":\[([\d,]*)\]|\}$)')
 # What a user would write instead; it does not know whether a file is finished.
 LOOP = 'inotifywait -q -m -e close_write --format %w%f "$0" | while IFS= read -r f; do sh "$1" "$f"; done'
 
@@ -91,16 +91,20 @@ def _rate(keepwatch: str, at: pathlib.Path, files: int, command: str) -> float:
         service.wait_for("all files are settled", all_settled, 0.2)
         tail.close()
     with _running(keepwatch, at, f'[[triggers]]\nname = "t"\ncommand = {command}\n'):
-        tail, times = service.Tail(at / "state/journal", "*.jsonl"), []
+        tail, times, done = service.Tail(at / "state/journal", "*.jsonl"), [], 0
 
         def all_done() -> bool:
-            times.extend(match.groups() for match in filter(None, map(RECORD.match, tail.lines())))
-            return sum(what == b"ran" for _, what in times) >= files
+            nonlocal done
+            for when, what, others in (match.groups() for match in filter(None, map(RECORD.match, tail.lines()))):
+                times.append(when)
+                # One record tells of a whole batch: of its first file, and of pairs for the others.
+                done += (1 + ((others or b"").count(b",") + 1) // 2 * bool(others)) * (what == b"ran")
+            return done >= files
 
         service.wait_for("all files are done", all_done, 0.2)
         tail.close()
     shutil.rmtree(at)
-    seconds = [time.mktime(time.strptime(text[:19].decode(), "%Y-%m-%dT%H:%M:%S")) + float(b"0" + text[19:29]) for text, _ in times]
+    seconds = [time.mktime(time.strptime(text[:19].decode(), "%Y-%m-%dT%H:%M:%S")) + float(b"0" + text[19:29]) for text in times]
     return files / max(seconds[-1] - seconds[0], 1e-3)
 
 
