@@ -125,31 +125,6 @@ fn the_copy_follows_under_churn() {
 }
 
 #[test]
-fn what_changes_while_the_first_scan_goes_on_is_copied_as_it_becomes() {
-    for round in 0..sized(4, 40) {
-        let mut pair = Pair::new();
-        let source = pair.source();
-        make_tree(&source, sized(3_000, 20_000));
-        let mut dice = Dice::new(round as u64);
-        pair.start(&["--delete-delay=1s", "--allow-deletes"]);
-        for number in 0..dice.below(40) {
-            shake(&source, &mut dice, 30);
-            let (one, other) = (dice.below(17), dice.below(17));
-            // Some of these are not there any more.
-            let _ = fs::rename(source.join(format!("d{one}")), source.join(format!("d{other}/moved-{number}")));
-            let _ = fs::hard_link(source.join(format!("d{other}/e1/f{one}")), source.join(format!("link-{number}")));
-        }
-        if round % 2 == 1 {
-            pair.kill();
-            pair.start(&["--delete-delay=1s", "--allow-deletes"]);
-        }
-        pair.wait_same();
-        pair.stop();
-        pair.assert_same();
-    }
-}
-
-#[test]
 fn a_renamed_directory_is_renamed_at_the_target() {
     let mut pair = Pair::new();
     let source = pair.source();
