@@ -4,6 +4,7 @@
 import argparse
 import sys
 
+import follow
 import harness
 import idle
 import index
@@ -25,6 +26,7 @@ COMPARISONS = {
     "scan": scan,
     "reconcile": reconcile,
     "mirror": mirror,
+    "follow": follow,
     "pack": pack,
     "storm": storm,
     "latency": latency,

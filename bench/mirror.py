@@ -30,7 +30,7 @@ def run(options) -> None:
     with harness.place((1 << 30) + 4 * blocks + inodes * 1500, inodes, options.tmpfs) as base:
         top = base / "tree"
         harness.say(f"making {options.files} files of {options.size} bytes in {options.dirs} directories")
-        _make(top, options)
+        make(top, options)
         target, state, kept, kept_state = base / "target", base / "state", base / "kept", base / "kept-state"
 
         def forget() -> None:
@@ -52,11 +52,11 @@ def run(options) -> None:
             harness.Tool("cp -a, sync", copy, prepare=forget),
             harness.Tool("rsync -a, sync", sync, prepare=forget),
         ]
-        wanted, peaks_kib = _digest(top), {}
+        wanted, peaks_kib = digest(top), {}
         for tool in tools:
             forget()
             _, peaks_kib[tool.name] = harness.check(tool, lambda output: output.read())
-            if _digest(target) != wanted:
+            if digest(target) != wanted:
                 raise harness.Refused(f"{tool.name} did not come to the same tree")
         print(f"{options.files} files, the same paths, contents, modes and times at each target")
         for directory in (kept, kept_state):
@@ -72,7 +72,7 @@ def run(options) -> None:
     harness.figure("first mirror: peak MB", peaks_kib[tools[0].name] * 1024 / 1e6, "< 100")
 
 
-def _make(top: pathlib.Path, options) -> None:
+def make(top: pathlib.Path, options) -> None:
     rng = random.Random(options.seed)
     for number in range(options.dirs):
         at = top / f"{number // 100:03d}" / f"{number % 100:02d}"
@@ -84,7 +84,7 @@ def _make(top: pathlib.Path, options) -> None:
             os.utime(path, ns=(mtime_ns, mtime_ns))
 
 
-def _digest(top: pathlib.Path) -> int:
+def digest(top: pathlib.Path) -> int:
     """Of path, content, mode and mtime of every file, in whatever order; our own at a target's top left out."""
     digest = 0
     for directory, _, files in os.walk(top):

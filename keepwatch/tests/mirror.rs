@@ -29,6 +29,8 @@ fn a_tree_of_all_kinds_is_copied_once_and_then_nothing_is_sent_again() {
     sparse.set_len(8 << 20).unwrap();
     drop(sparse);
     fs::hard_link(source.join("a-b"), source.join("a/linked")).unwrap();
+    symlink("../empty", source.join("a/points")).unwrap();
+    fs::hard_link(source.join("a/points"), source.join("a/points-too")).unwrap();
     pair.once_fine();
     pair.assert_same();
     assert!(fs::metadata(pair.target().join("sparse")).unwrap().blocks() < 64, "holes stay holes");
@@ -125,6 +127,31 @@ fn the_copy_follows_under_churn() {
 }
 
 #[test]
+fn what_changes_while_the_first_scan_goes_on_is_copied_as_it_becomes() {
+    for round in 0..sized(4, 40) {
+        let mut pair = Pair::new();
+        let source = pair.source();
+        make_tree(&source, sized(3_000, 20_000));
+        let mut dice = Dice::new(round as u64);
+        pair.start(&["--delete-delay=1s", "--allow-deletes"]);
+        for number in 0..dice.below(40) {
+            shake(&source, &mut dice, 30);
+            let (one, other) = (dice.below(17), dice.below(17));
+            // Some of these are not there any more.
+            let _ = fs::rename(source.join(format!("d{one}")), source.join(format!("d{other}/moved-{number}")));
+            let _ = fs::hard_link(source.join(format!("d{other}/e1/f{one}")), source.join(format!("link-{number}")));
+        }
+        if round % 2 == 1 {
+            pair.kill();
+            pair.start(&["--delete-delay=1s", "--allow-deletes"]);
+        }
+        pair.wait_alike();
+        pair.stop();
+        pair.wait_alike();
+    }
+}
+
+#[test]
 fn a_renamed_directory_is_renamed_at_the_target() {
     let mut pair = Pair::new();
     let source = pair.source();
@@ -164,6 +191,35 @@ fn killed_at_any_moment_it_goes_on() {
     pair.wait_same();
     pair.stop();
     pair.assert_same();
+}
+
+#[test]
+fn killed_amid_renames_it_copies_nothing_again() {
+    let mut pair = Pair::new();
+    let (source, mut dice) = (pair.source(), Dice::new(3));
+    make_tree(&source, sized(300, 5_000));
+    pair.start(&[]);
+    pair.wait_same();
+    let copied = |pair: &Pair| {
+        let records = pair.records().into_iter();
+        records
+            .filter(|record| record["do"] == "copied" && record["type"] == "file" && record["old_path"].is_null())
+            .count()
+    };
+    let before = copied(&pair);
+    for round in 0..sized(20, 60) {
+        for dir in 0..17 {
+            let (from, to) = (format!("d{dir}-{round}"), format!("d{dir}-{}", round + 1));
+            let from = if round == 0 { format!("d{dir}") } else { from };
+            fs::rename(source.join(from), source.join(to)).unwrap();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(dice.below(300) as u64));
+        pair.kill();
+        pair.start(&[]);
+        pair.wait_same();
+    }
+    pair.stop();
+    assert_eq!(copied(&pair), before);
 }
 
 #[test]

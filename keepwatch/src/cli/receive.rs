@@ -55,8 +55,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CommandError> {
 fn converse(places: Places<'_>) -> io::Result<()> {
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    // The more there is room for, the less often the server waits for us, whose own buffers grow slowly.
+    let _ = rustix::pipe::fcntl_setpipe_size(&input, PIPE_BYTES);
     serve(&mut io::BufReader::with_capacity(INPUT_BYTES, input), &mut io::BufWriter::new(output), places)
 }
+
+/// What may wait in the pipe: as much as anybody may ask for.
+const PIPE_BYTES: usize = 1024 * 1024;
 
 /// What is read at once.
 const INPUT_BYTES: usize = 256 * 1024;

@@ -146,8 +146,8 @@ impl Kept {
             let is_over = waited.again(std::time::Duration::from_millis(100)) > patience || ended.is_some();
             let log = self.log();
             let log = &log[log.len().saturating_sub(3000)..];
-            if is_over && let Some(kept) = std::env::var_os("KEEPWATCH_KEEP_FAILED") {
-                let _ = Command::new("cp").arg("-a").arg(self.dir.path()).arg(kept).status();
+            if is_over {
+                super::keep_failed(self.dir.path());
             }
             assert!(!is_over, "{ended:?} {} differences: {:#?}\n{log}", found.len(), &found[..found.len().min(10)]);
         }

@@ -39,6 +39,13 @@ pub fn skipped(test: &str, why: &str) {
     assert!(std::env::var_os("KEEPWATCH_REQUIRE_ALL").is_none(), "{test} must run here: {why}");
 }
 
+/// Keeps what a failed test leaves, where somebody asked for that.
+pub fn keep_failed(dir: &Path) {
+    if let Some(kept) = std::env::var_os("KEEPWATCH_KEEP_FAILED") {
+        let _ = Command::new("cp").arg("-a").arg(dir).arg(kept).status();
+    }
+}
+
 /// Waits until `condition` holds.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let mut waited = Waited::default();

@@ -4,9 +4,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::model::{Algorithm, Digest};
 
-/// From so many bytes on one content is hashed by several threads, where the algorithm can.
-const PARALLEL_MIN: usize = 128 * 1024;
-
 /// The hashes of one content, as far as they were asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hashes {
@@ -81,11 +78,7 @@ impl Hasher {
             hash.update(bytes);
         }
         if let Some(hash) = &mut self.blake3 {
-            if bytes.len() >= PARALLEL_MIN {
-                hash.update_rayon(bytes);
-            } else {
-                hash.update(bytes);
-            }
+            hash.update(bytes);
         }
     }
 

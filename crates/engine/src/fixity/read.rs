@@ -13,8 +13,8 @@ use crate::beneath::{open_beneath, open_component};
 use crate::model::{FileType, RelPath};
 use crate::target::Limit;
 
-/// The most that is read at once.
-pub const BUFFER_BYTES: usize = 1 << 20;
+/// The most that is read at once: what was read is still in a core's own cache when it is hashed there.
+pub const BUFFER_BYTES: usize = 256 << 10;
 
 /// How to read.
 #[derive(Clone, Copy, Debug, Default)]

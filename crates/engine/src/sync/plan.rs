@@ -30,6 +30,14 @@ pub struct Original {
     pub is_settled: bool,
 }
 
+impl Original {
+    /// Whether other names may lead to it.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.nlink > 1 && self.kind != FileType::Dir
+    }
+}
+
 /// A copy that is known of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {

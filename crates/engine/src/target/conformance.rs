@@ -160,6 +160,12 @@ fn links_and_attributes(session: &dyn Session, step_ns: i64) {
     session.publish(vec![staged], None).pop().unwrap().unwrap();
     let found = session.look(&link).unwrap().unwrap();
     assert_eq!((found.kind, found.target.as_deref()), (FileType::Symlink, Some(to)));
+    let other = path("l/other-link");
+    if session.link(&link, &other).is_ok() {
+        let found = session.look(&other).unwrap().unwrap();
+        assert_eq!((found.kind, found.target.as_deref()), (FileType::Symlink, Some(to)), "not what it points to");
+        assert!(session.remove(&other).unwrap());
+    }
     put(session, &path("l/file"), b"file", None);
     // What keeps whole seconds keeps none before 1970.
     let mtime_ns = if step_ns == 1 { -1_500_000_000 } else { 1_500_000_000 * step_ns };

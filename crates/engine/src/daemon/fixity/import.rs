@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
+
 use super::copies::look_at_one;
 use super::place::{Place, PlacedRoot};
 use super::walk::Walk;
@@ -17,6 +19,8 @@ use crate::target::Found;
 
 /// Acts that are journaled together.
 const ACTS_MAX: usize = 4_096;
+/// Found things that may wait.
+const FOUND_MAX: usize = 4_096;
 /// How often it is told how far it is.
 pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
 
@@ -86,19 +90,35 @@ struct Importer<'i, 's> {
 
 impl Importer<'_, '_> {
     fn root(&mut self, root: &PlacedRoot) -> Result<(), FixityError> {
-        let mut outcome = Ok(());
         self.parent = None;
-        let session = &self.place.session;
-        session.list(&root.placement.dir(), &mut |at, found| {
-            let Some(path) = root.placement.path_of(at) else { return ControlFlow::Continue(()) };
-            outcome = self.around.check_stop().and_then(|()| self.one(root, at, path, &found));
-            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        outcome?;
+        let session = &*self.place.session;
+        let (give, listed) = bounded(FOUND_MAX);
+        let imported = std::thread::scope(|scope| {
+            let lister = scope.spawn(move || {
+                session.list(&root.placement.dir(), &mut |at, found| {
+                    let Some(path) = root.placement.path_of(at) else { return ControlFlow::Continue(()) };
+                    match give.send((at.clone(), path, found)) {
+                        Ok(()) => ControlFlow::Continue(()),
+                        Err(_) => ControlFlow::Break(()),
+                    }
+                })
+            });
+            // The lister ends when nobody hears it any more.
+            let outcome = listed.into_iter().try_for_each(|(at, path, found)| {
+                self.around.check_stop()?;
+                self.one(root, &at, path, &found)
+            });
+            let listed = lister.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcome?;
+            Ok::<_, FixityError>(listed?)
+        });
+        self.view.let_go()?;
+        imported?;
         self.flush()
     }
 
     fn one(&mut self, root: &PlacedRoot, at: &RelPath, path: RelPath, found: &Found) -> Result<(), FixityError> {
+        self.view.hold()?;
         if self.view.copy_at(self.place.row.id, root.dir, &copy_key(&path, found.kind))?.is_some() {
             return Ok(());
         }
@@ -230,6 +250,7 @@ impl Importer<'_, '_> {
     }
 
     fn flush(&mut self) -> Result<(), FixityError> {
+        self.view.let_go()?;
         Ok(self.around.tell.tell(std::mem::take(&mut self.acts))?)
     }
 }

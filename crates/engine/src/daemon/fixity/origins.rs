@@ -53,14 +53,22 @@ pub(super) fn import(
     for map in maps {
         check(map, around, name, &own)?;
     }
-    let place = Place::enrol(around, &view, name)?;
+    // Before the target is marked as ours.
     for map in maps {
-        if !place.session.look(&map.dir)?.is_some_and(|found| found.kind == FileType::Dir) {
+        let mut holds_anything = false;
+        settings.target.survey(&map.dir, &mut |_, _| {
+            holds_anything = true;
+            ControlFlow::Break(())
+        })?;
+        if !holds_anything {
             let dir = shown(map.dir.as_bytes());
-            let why = format!("there is no directory `{dir}` at replica `{name}`; a map names one as it lies there");
+            let why = format!(
+                "there is no directory `{dir}` at replica `{name}` that holds anything; a map names one as it lies there"
+            );
             return Err(FixityError::Refused(why));
         }
     }
+    let place = Place::enrol(around, &view, name)?;
     let sum = import_own(&place, &view, how, around, each)?;
     let mut enroller = Enroller {
         around,

@@ -7,16 +7,17 @@ use std::time::Instant;
 
 use keepwatch_journal::Reader;
 
+use super::ground::Ground;
 use super::pass::BATCH_BYTES_MAX;
 use super::perform::Ahead;
-use super::round::{Dirty, Paths, RECORDS_MAX};
-use super::{AtWork, Keeper, LOOK_WAIT, Phase, Trouble};
-use crate::model::{Body, FileType, Op, Record, RelPath, Seq};
+use super::round::{Dirty, Paths};
+use super::{AtWork, Keeper, LOOK_WAIT, Phase, Trouble, next_records};
+use crate::model::{Body, FileType, Op, Record, Seq};
 use crate::sync::plan::{Need, need};
 use crate::target::TargetError;
 
-/// Directories that are remembered as begun on; what is beyond is made again, which changes nothing.
-const DIRS_MAX: usize = 16_384;
+/// Directories that are remembered as begun on; beyond, all that is under way is waited for.
+const STANDING_MAX: usize = 16_384;
 
 impl Keeper {
     /// Copies what is found until all is; from where on to follow. `None`: there is something to compare with, or a root is not
@@ -78,19 +79,12 @@ impl Keeper {
 
     fn copy_found(&mut self, work: &AtWork<'_>, reader: &mut Reader, ahead: &mut Ahead) -> Result<Seq, Trouble> {
         let (mut jobs, mut bytes, mut seen) = (Vec::new(), 0, Seq::ZERO);
-        let mut dirs = Paths::new();
         loop {
             self.check_stop()?;
             self.view.let_go()?;
             // Looked at first: what is journaled afterwards is not the scan's.
             let is_all_found = self.acting.are_scans_done(&self.view)?;
-            let mut records = Vec::new();
-            while records.len() < RECORDS_MAX
-                && let Some(batch) = reader.next_batch()?
-            {
-                seen = batch.cursor.seq;
-                records.extend(batch.records.iter().cloned());
-            }
+            let records = next_records(reader, &mut seen)?;
             if records.is_empty() {
                 self.perform_on(work, std::mem::take(&mut jobs), Some(ahead), false)?;
                 bytes = 0;
@@ -103,17 +97,25 @@ impl Keeper {
             let (new, mut other) = self.sorted(records);
             self.applied(seen)?;
             self.expect_to_pass(work)?;
-            for (root, path) in with_dirs_above(new, &mut dirs) {
+            for (root, path) in new {
                 self.view.hold()?;
                 let Some(original) = self.original_at(work, root, &path)? else { continue };
                 self.count_passed(Some(&original));
-                if original.kind == FileType::File && original.nlink > 1 {
+                if original.has_names() {
                     other.paths.insert((root, path));
                     continue;
                 }
                 let is_kept = work.roots[root].keeps(&path, original.kind == FileType::Dir);
                 if !is_kept || need(Some(&original), None, None, 0) != Need::Content {
                     continue;
+                }
+                match self.ground(work, root, &path, &original)? {
+                    Ground::Firm => {}
+                    Ground::Missing(dirs) => jobs.extend(dirs),
+                    Ground::Shifting => {
+                        other.paths.insert((root, path));
+                        continue;
+                    }
                 }
                 bytes += original.size;
                 jobs.extend(self.job(work, root, path, Need::Content, Some(original), None, false)?);
@@ -122,7 +124,7 @@ impl Keeper {
                     self.perform_on(work, std::mem::take(&mut jobs), Some(ahead), true)?;
                 }
             }
-            if !other.is_empty() {
+            if !other.is_empty() || self.standing.len() > STANDING_MAX {
                 // It may depend on what was copied by now.
                 self.perform_on(work, std::mem::take(&mut jobs), Some(ahead), false)?;
                 self.all_applied()?;
@@ -147,26 +149,6 @@ impl Keeper {
         let (new, other): (Vec<_>, Vec<_>) = records.into_iter().partition(is_new);
         (self.dirty(&new).paths, self.dirty(&other))
     }
-}
-
-/// The same with all directories above, but for those that came before: a directory's own record may come late, and what stands for
-/// it at the target has to be known of, or it does not follow a rename.
-fn with_dirs_above(paths: Paths, before: &mut Paths) -> Paths {
-    let mut all = paths.clone();
-    if before.len() > DIRS_MAX {
-        before.clear();
-    }
-    for (root, path) in paths {
-        let mut at = path;
-        while let Some((above, _)) = at.split() {
-            at = RelPath::new(above).unwrap_or_default();
-            if at.is_root() || !before.insert((root, at.clone())) {
-                break;
-            }
-            all.insert((root, at.clone()));
-        }
-    }
-    all
 }
 
 /// Whether the target holds nothing where the roots go.

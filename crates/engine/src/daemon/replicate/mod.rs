@@ -8,6 +8,7 @@
 mod deletes;
 mod expiry;
 mod first;
+mod ground;
 mod meter;
 mod note;
 mod pass;
@@ -46,9 +47,11 @@ pub use settings::{Asked, OnDelete, ReplicaSettings, SettingsError, Wish};
 
 use deletes::Pending;
 use expiry::Expiry;
+use ground::Standing;
 use note::Note;
 use perform::{RootAtWork, Work};
 use retries::Retries;
+use round::Paths;
 use tally::Tally;
 
 /// After trouble with the target it is tried again after this time, doubled up to [`RETRY_MAX`].
@@ -149,6 +152,10 @@ pub(super) struct Keeper {
     asked: Vec<Asked>,
     /// The name under which each file with several names is copied in this pass or round: the others are linked to it.
     leaders: HashMap<(usize, i64), (RelPath, Seq)>,
+    /// Looked up once for all that is put into a directory.
+    standing: Standing,
+    /// Directories that took the place of others, below which copies of what was in those may be.
+    replaced: Paths,
     /// What a listing showed for originals that were not complete then: it may fit when they are.
     unclaimed: HashMap<(usize, RelPath), Seen>,
     /// Size and mtime of files that were copied while the journal was not read to its end: what it tells of them until then
@@ -245,6 +252,8 @@ impl Keeper {
             expiry: Expiry::new(settings.trash_keep, around.last_at),
             asked: Vec::new(),
             leaders: HashMap::new(),
+            standing: Standing::new(),
+            replaced: Paths::new(),
             unclaimed: HashMap::new(),
             fresh: HashMap::new(),
             note: Note::of(&settings.name, &around.inventory),
@@ -338,13 +347,7 @@ impl Keeper {
         let mut settled = Instant::now();
         loop {
             self.check_stop()?;
-            let mut records = Vec::new();
-            while records.len() < round::RECORDS_MAX
-                && let Some(batch) = reader.next_batch()?
-            {
-                seen = batch.cursor.seq;
-                records.extend(batch.records.iter().cloned());
-            }
+            let records = next_records(&mut reader, &mut seen)?;
             if self.follow(&records, seen)? {
                 settled = Instant::now();
                 continue;
@@ -604,6 +607,18 @@ impl Keeper {
         };
         self.tell(vec![Body::Replica(Box::new(config))])
     }
+}
+
+/// What is journaled by now, as much as is looked at together; `seen` moves on to its end.
+fn next_records(reader: &mut Reader, seen: &mut Seq) -> Result<Vec<Record>, Trouble> {
+    let mut records = Vec::new();
+    while records.len() < round::RECORDS_MAX
+        && let Some(batch) = reader.next_batch()?
+    {
+        *seen = batch.cursor.seq;
+        records.extend(batch.records.iter().cloned());
+    }
+    Ok(records)
 }
 
 /// The directories above a root's place belong to no original: others may pass through them.

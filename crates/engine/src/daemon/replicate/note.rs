@@ -1,18 +1,20 @@
 //! What is about to be published, noted beside the inventory until it is journaled: after a crash in between the target may hold
-//! what no record tells of. If its original is there still it is found to be due again; if not, it is taken away.
+//! what no record tells of. If its original is there still it is found to be due again; if not, it is taken away. What was renamed is
+//! told of.
 //!
 //! The note outlives the process, not the machine: it is not synced, which would cost each batch as much as the batch itself.
 
-use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::perform::Job;
+use super::perform::{Job, Touched, What};
+use super::round::as_held;
+use super::streams::held;
 use super::{AtWork, Keeper, OnDelete, Trouble};
 use crate::inventory::copy_key;
-use crate::model::{FileType, RelPath, ReplicaName, RootName};
+use crate::model::{Digest, FileType, RelPath, ReplicaName, RootName};
 use crate::sync::copy::CopyError;
 
 /// The file of one replica.
@@ -26,6 +28,8 @@ pub(super) struct Note {
 struct Entry {
     path: Vec<u8>,
     root: String,
+    /// Where it was before; empty: nowhere.
+    from: Vec<u8>,
     size: u64,
     mtime_ns: i64,
     is_dir: bool,
@@ -43,7 +47,8 @@ impl Note {
         for job in jobs {
             let original = &job.original;
             let is_dir = original.kind == FileType::Dir;
-            for field in [job.path.as_bytes(), work.roots[job.root].name.as_str().as_bytes()] {
+            let from = if let What::Move(from, _) = &job.what { from.as_bytes() } else { b"" };
+            for field in [job.path.as_bytes(), work.roots[job.root].name.as_str().as_bytes(), from] {
                 bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
                 bytes.extend_from_slice(field);
             }
@@ -82,9 +87,9 @@ fn entry(rest: &mut &[u8]) -> Option<Entry> {
         *rest = behind;
         Some(field.to_vec())
     }
-    let (path, root) = (field(rest)?, String::from_utf8(field(rest)?).ok()?);
+    let (path, root, from) = (field(rest)?, String::from_utf8(field(rest)?).ok()?, field(rest)?);
     let (size, mtime_ns) = (number(rest)?, number(rest)?.cast_signed());
-    Some(Entry { path, root, size, mtime_ns, is_dir: number(rest)? != 0 })
+    Some(Entry { path, root, from, size, mtime_ns, is_dir: number(rest)? != 0 })
 }
 
 impl Keeper {
@@ -112,6 +117,7 @@ impl Keeper {
     pub(super) fn take_back(&mut self, work: &AtWork<'_>) -> Result<(), Trouble> {
         let mut entries = self.note.read();
         let dirs = touched(work, &entries);
+        self.tell_moved(work, &entries)?;
         if self.settings.on_delete == OnDelete::Keep {
             entries.clear();
         }
@@ -121,11 +127,7 @@ impl Keeper {
         let worker = work.worker(&name, 1);
         let step_ns = self.settings.target.nature().mtime_step_ns.max(1);
         for entry in entries {
-            let root = RootName::new(entry.root.as_str());
-            let (Some(root), Ok(path)) = (work.roots.iter().position(|one| one.name == root), RelPath::new(entry.path))
-            else {
-                continue;
-            };
+            let (Some(root), Ok(path)) = (root_of(work, &entry), RelPath::new(entry.path)) else { continue };
             let is_known = |kind| -> Result<bool, Trouble> {
                 Ok(self.view.copy_at(work.replica, work.dirs[root], &copy_key(&path, kind))?.is_some())
             };
@@ -152,24 +154,65 @@ impl Keeper {
             }
         }
         // Deepest first: what was taken away has changed the times of what held it.
-        for (root, dir) in dirs.iter().rev() {
-            match worker.set_dir(*root, dir) {
+        let mut bare = Touched::new();
+        for (root, dir) in dirs.into_iter().rev() {
+            let original = self.original_at(work, root, &dir)?;
+            let row = self.view.copy_at(work.replica, work.dirs[root], &copy_key(&dir, FileType::Dir))?;
+            let is_another = row.as_ref().is_some_and(|row| original.is_none_or(|one| one.file != row.file_id.0));
+            match worker.set_dir(root, &dir) {
                 Err(CopyError::Target(error)) if error.is_of_the_place() => return Err(error.into()),
-                _ => {}
+                Ok(()) if !is_another => {}
+                _ => {
+                    bare.insert((root, dir));
+                }
             }
         }
+        self.tell_bare(work, &bare)?;
         self.noted()
     }
 }
 
-/// The directories that a batch makes and puts things into.
-fn touched(work: &AtWork<'_>, entries: &[Entry]) -> BTreeSet<(usize, RelPath)> {
-    let mut dirs = BTreeSet::new();
+impl Keeper {
+    /// Tells of what was renamed, but not told of: what it holds is known at its old place only.
+    fn tell_moved(&mut self, work: &AtWork<'_>, entries: &[Entry]) -> Result<(), Trouble> {
+        let name = self.settings.name.clone();
+        let worker = work.worker(&name, 1);
+        for entry in entries.iter().filter(|entry| !entry.from.is_empty()) {
+            let (Some(root), Ok(path), Ok(from)) =
+                (root_of(work, entry), RelPath::new(entry.path.as_slice()), RelPath::new(entry.from.as_slice()))
+            else {
+                continue;
+            };
+            let kind = if entry.is_dir { FileType::Dir } else { FileType::File };
+            let row = self.view.copy_at(work.replica, work.dirs[root], &copy_key(&from, kind))?;
+            let Some(row) = row else { continue };
+            let place = |path| work.roots[root].placement.place(path);
+            let is_moved = work.session.look(&place(&from))?.is_none()
+                && work.session.look(&place(&path))?.is_some_and(|found| found.kind == row.kind);
+            if is_moved {
+                let copy = held(&row);
+                let (sha256, proof) = (copy.sha256.map(Digest), copy.proof);
+                let job = Job { root, path, original: as_held(&copy), what: What::Adopt };
+                self.tell(vec![worker.copied(&job, Some(&from), sha256, proof)])?;
+                self.all_applied()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn root_of(work: &AtWork<'_>, entry: &Entry) -> Option<usize> {
+    let root = RootName::new(entry.root.as_str());
+    work.roots.iter().position(|one| one.name == root)
+}
+
+/// The directories that a batch makes and puts things into, or takes them from.
+fn touched(work: &AtWork<'_>, entries: &[Entry]) -> Touched {
+    let mut dirs = Touched::new();
     for entry in entries {
-        let root = RootName::new(entry.root.as_str());
-        let root = work.roots.iter().position(|one| one.name == root);
-        let (Some(root), Ok(path)) = (root, RelPath::new(entry.path.as_slice())) else { continue };
-        if let Some((above, _)) = path.split() {
+        let (Some(root), Ok(path)) = (root_of(work, entry), RelPath::new(entry.path.as_slice())) else { continue };
+        let from = RelPath::new(entry.from.as_slice()).unwrap_or_default();
+        for (above, _) in [&path, &from].into_iter().filter_map(RelPath::split) {
             dirs.insert((root, RelPath::new(above).unwrap_or_default()));
         }
         if entry.is_dir {
@@ -187,14 +230,21 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_left_out() {
         let mut bytes = Vec::new();
-        for field in [&b"a\nb"[..], b"root"] {
+        for field in [&b"a\nb"[..], b"root", b"c"] {
             bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
             bytes.extend_from_slice(field);
         }
         for number in [5_u64, (-7_i64).cast_unsigned(), 0] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        let whole = Entry { path: b"a\nb".to_vec(), root: "root".to_owned(), size: 5, mtime_ns: -7, is_dir: false };
+        let whole = Entry {
+            path: b"a\nb".to_vec(),
+            root: "root".to_owned(),
+            from: b"c".to_vec(),
+            size: 5,
+            mtime_ns: -7,
+            is_dir: false,
+        };
         assert_eq!(entry(&mut &bytes[..]), Some(whole));
         for length in 0..bytes.len() {
             assert_eq!(entry(&mut &bytes[..length]), None, "{length}");

@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
-use super::perform::{Ahead, Done, Job};
-use super::round::shown;
-use super::streams::{Copies, Fault, Listing, Originals, Patience, path_of};
+use super::perform::{Ahead, Done, Job, Touched, What};
+use super::round::{as_held, shown};
+use super::streams::{Copies, Fault, Listing, Originals, Patience, held, path_of};
 use super::{AtWork, Keeper, NO_DIR, Trouble};
 use crate::inventory::{DirId, View, copy_key};
-use crate::model::{Body, FileType, RelPath, Withdrawal};
-use crate::sync::plan::{Merge, Need, Original, Seen, need};
+use crate::model::{Body, FileType, RelPath, Seq, Withdrawal};
+use crate::sync::plan::{Held, Merge, Need, Original, Seen, need};
 use crate::target::{Found, TargetError};
 
 /// Failures from before that are looked through.
@@ -36,6 +36,7 @@ impl Keeper {
         let known = self.replica()?;
         let identity = known.identity.unwrap_or_default();
         let mut prints = known.roots;
+        self.standing.clear();
         self.settings.meter.change(|reading| (reading.passed, reading.passed_bytes) = (0, 0));
         self.expect_to_pass(work)?;
         // A view of its own: the keeper's is used while the streams are open.
@@ -67,6 +68,8 @@ impl Keeper {
             }
         }
         self.all_applied()?;
+        // All below them was passed, too.
+        self.replaced.clear();
         self.mend_failures(work)
     }
 
@@ -242,6 +245,7 @@ impl Keeper {
         for (root, dir) in left {
             self.sweep(work, root, dir)?;
         }
+        self.tell_bare(work, &done.bare)?;
         for (root, path, error) in done.failed {
             self.failed(work, root, path, &error)?;
         }
@@ -249,6 +253,26 @@ impl Keeper {
             Some(trouble) => Err(trouble.into()),
             None => Ok(()),
         }
+    }
+
+    /// What was put into these directories changed their times, and what they are to be could not be read: they get it when they are
+    /// found again.
+    pub(super) fn tell_bare(&mut self, work: &AtWork<'_>, dirs: &Touched) -> Result<(), Trouble> {
+        if dirs.is_empty() {
+            return Ok(());
+        }
+        self.all_applied()?;
+        let name = self.settings.name.clone();
+        let worker = work.worker(&name, 1);
+        let mut acts = Vec::new();
+        for (root, path) in dirs {
+            let key = copy_key(path, FileType::Dir);
+            let Some(row) = self.view.copy_at(work.replica, work.dirs[*root], &key)? else { continue };
+            let original = as_held(&Held { of: Seq::ZERO, ..held(&row) });
+            let job = Job { root: *root, path: path.clone(), original, what: What::Adopt };
+            acts.push(worker.copied(&job, None, None, row.proof));
+        }
+        self.tell(acts)
     }
 
     /// What was done failed no more, and need not be looked at for what was told of it before.

@@ -1,6 +1,7 @@
 //! Doing what was planned, many things at a time: content in threads, then one publication, then attributes. What was done is
 //! told as acts; the caller journals them.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,7 +70,7 @@ pub(super) enum What {
 type Tried = Option<(Result<Taken, CopyError>, Duration)>;
 
 /// Directories, by their roots, whose times change by what is done.
-type Touched = BTreeSet<(usize, RelPath)>;
+pub(super) type Touched = BTreeSet<(usize, RelPath)>;
 
 /// Pieces that a target takes in, one after another, in one thread and publishes in another, beside the one that plans and tells.
 pub(super) struct Ahead {
@@ -150,6 +151,8 @@ pub(super) struct Done {
     pub(super) bytes: u64,
     pub(super) moved: u64,
     pub(super) adopted: u64,
+    /// Directories that may not have their attributes.
+    pub(super) bare: Touched,
     /// How long it took to let the target take them in.
     pub(super) took: Vec<(usize, RelPath, Duration)>,
     /// What stopped all of it.
@@ -158,10 +161,11 @@ pub(super) struct Done {
 
 impl Done {
     fn join(&mut self, other: Done) {
-        let Done { acts, failed, copied, bytes, moved, adopted, took, trouble } = other;
+        let Done { acts, failed, copied, bytes, moved, adopted, bare, took, trouble } = other;
         self.acts.extend(acts);
         self.failed.extend(failed);
         self.took.extend(took);
+        self.bare.extend(bare);
         self.copied += copied;
         self.bytes += bytes;
         self.moved += moved;
@@ -188,7 +192,7 @@ impl Work<'_> {
     pub(super) fn perform(&self, jobs: Vec<Job>, ahead: Option<&mut Ahead>, goes_on: bool) -> Done {
         let mut done = Done::default();
         let mut touched = Touched::new();
-        let (mut dirs, mut puts, mut later) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut to_make, mut puts, mut later) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             match &job.what {
                 What::Move(from, held) => {
@@ -196,15 +200,12 @@ impl Work<'_> {
                         puts.push(job);
                     }
                 }
-                What::Put if job.original.kind == FileType::Dir => {
-                    if self.make_dir(&job, &mut done, &mut touched) {
-                        dirs.push(job);
-                    }
-                }
+                What::Put if job.original.kind == FileType::Dir => to_make.push(job),
                 What::Put => puts.push(job),
                 What::Link(_) | What::Attributes(_) | What::Adopt => later.push(job),
             }
         }
+        let dirs = self.make_dirs(to_make, &mut done, &mut touched);
         if done.trouble.is_none() {
             self.put(puts, ahead, goes_on && later.is_empty(), &mut done, &mut touched);
         }
@@ -220,16 +221,10 @@ impl Work<'_> {
         if done.trouble.is_none() {
             self.put(instead, None, false, &mut done, &mut touched);
         }
-        // Deepest first: to put something into a directory changes its times.
-        let mut bare = Touched::new();
-        for (root, dir) in touched.into_iter().rev() {
-            if !self.dir_meta(root, &dir) {
-                bare.insert((root, dir));
-            }
-        }
+        done.bare.extend(self.dir_metas(touched));
         for mut job in dirs {
             // Without its attributes it is not yet what any record told of.
-            if bare.contains(&(job.root, job.path.clone())) {
+            if done.bare.remove(&(job.root, job.path.clone())) {
                 job.original.last = Seq::ZERO;
             }
             done.acts.push(self.copied(&job, None, None, Proof::Written));
@@ -241,19 +236,26 @@ impl Work<'_> {
         self.roots[root].placement.place(path)
     }
 
-    /// Whether it is there now.
-    fn make_dir(&self, job: &Job, done: &mut Done, touched: &mut Touched) -> bool {
-        match self.session.make_dir(&self.place(job.root, &job.path)) {
-            Ok(()) => {
-                self.touch(job, touched);
-                touched.insert((job.root, job.path.clone()));
-                true
-            }
-            Err(error) => {
-                self.note(job, error, done);
-                false
+    /// Makes directories; those that are there now.
+    fn make_dirs(&self, jobs: Vec<Job>, done: &mut Done, touched: &mut Touched) -> Vec<Job> {
+        let made = side_by_side(&jobs, self.transfers, |job| {
+            let made = self.session.make_dir(&self.place(job.root, &job.path));
+            let goes_on = !matches!(&made, Err(error) if error.is_of_the_place());
+            (made, goes_on)
+        });
+        let mut dirs = Vec::with_capacity(jobs.len());
+        for (job, made) in jobs.into_iter().zip(made) {
+            match made {
+                Some(Ok(())) => {
+                    self.touch(&job, touched);
+                    touched.insert((job.root, job.path.clone()));
+                    dirs.push(job);
+                }
+                Some(Err(error)) => self.note(&job, error, done),
+                None => {}
             }
         }
+        dirs
     }
 
     /// `false`: the target cannot rename.
@@ -418,6 +420,20 @@ impl Work<'_> {
         true
     }
 
+    /// Gives directories the attributes that their originals have now, those of a depth at the same time, deepest first: one that
+    /// got its attributes may let nobody in. Those for which it could not be done.
+    fn dir_metas(&self, dirs: Touched) -> Touched {
+        let depth = |dir: &(usize, RelPath)| dir.1.components().count();
+        let mut dirs: Vec<_> = dirs.into_iter().collect();
+        dirs.sort_by_key(|dir| Reverse(depth(dir)));
+        let mut bare = Touched::new();
+        for level in dirs.chunk_by(|one, other| depth(one) == depth(other)) {
+            let set = side_by_side(level, self.transfers, |(root, dir)| (self.dir_meta(*root, dir), true));
+            bare.extend(level.iter().zip(set).filter(|(_, set)| *set != Some(true)).map(|(dir, _)| dir.clone()));
+        }
+        bare
+    }
+
     /// Gives a directory the attributes that its original has now. `false`: it could not be done.
     pub(super) fn dir_meta(&self, root: usize, dir: &RelPath) -> bool {
         let set = self.set_dir(root, dir);
@@ -439,7 +455,7 @@ impl Work<'_> {
         }
     }
 
-    fn copied(&self, job: &Job, old_path: Option<&RelPath>, sha256: Option<Digest>, proof: Proof) -> Body {
+    pub(super) fn copied(&self, job: &Job, old_path: Option<&RelPath>, sha256: Option<Digest>, proof: Proof) -> Body {
         Body::Copied(Box::new(Copied {
             replica: self.replica.clone(),
             root: self.roots[job.root].name.clone(),

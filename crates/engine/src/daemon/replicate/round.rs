@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::ground::Ground;
 use super::perform::{Job, What};
 use super::streams::{held, original};
 use super::{AtWork, Keeper, OnDelete, Trouble};
@@ -92,21 +93,14 @@ impl Keeper {
 
     /// Looks at paths and does what is due there.
     pub(super) fn round(&mut self, work: &AtWork<'_>, dirty: Dirty) -> Result<(), Trouble> {
+        self.standing.clear();
         for root in 0..work.roots.len() {
             // All directories are looked through for it: only where one was renamed.
             if dirty.trees.iter().any(|(of, _)| *of == root) {
                 self.place_dirs(work, root)?;
             }
         }
-        if !dirty.trees.is_empty() {
-            let view = View::open(&self.around.inventory)?;
-            for (root, path) in dirty.trees {
-                if let Some(dir) = self.view.dir_by_path(&work.roots[root].name, &path)? {
-                    self.pass_below(work, &view, (root, dir, copy_key(&path, FileType::Dir)), false)?;
-                    self.all_applied()?;
-                }
-            }
-        }
+        self.pass_trees(work, dirty.trees)?;
         let (mut jobs, mut bytes) = (Vec::new(), 0);
         for (root, path) in dirty.paths {
             for path in self.names(work, root, path)? {
@@ -123,13 +117,31 @@ impl Keeper {
         }
         self.perform(work, jobs)?;
         self.leaders.clear();
-        self.all_applied()
+        self.all_applied()?;
+        let replaced = std::mem::take(&mut self.replaced);
+        self.pass_trees(work, replaced)?;
+        self.replaced.clear();
+        Ok(())
+    }
+
+    fn pass_trees(&mut self, work: &AtWork<'_>, trees: Paths) -> Result<(), Trouble> {
+        if trees.is_empty() {
+            return Ok(());
+        }
+        let view = View::open(&self.around.inventory)?;
+        for (root, path) in trees {
+            if let Some(dir) = self.view.dir_by_path(&work.roots[root].name, &path)? {
+                self.pass_below(work, &view, (root, dir, copy_key(&path, FileType::Dir)), false)?;
+                self.all_applied()?;
+            }
+        }
+        Ok(())
     }
 
     /// All names of what has this one: what was written through one is in all.
     fn names(&self, work: &AtWork<'_>, root: usize, path: RelPath) -> Result<Vec<RelPath>, Trouble> {
         let Some(original) = self.original_at(work, root, &path)? else { return Ok(vec![path]) };
-        if original.nlink <= 1 || original.kind == FileType::Dir {
+        if !original.has_names() {
             return Ok(vec![path]);
         }
         let mut names = vec![path];
@@ -221,19 +233,35 @@ impl Keeper {
             (Need::Adopt, _) => What::Adopt,
             (Need::Attributes, Some(copy)) => What::Attributes(copy),
             (_, copy) => {
+                if has_copies {
+                    let ground = self.ground(work, root, &path, &original)?;
+                    if !self.make_firm(work, ground)? {
+                        return Ok(None);
+                    }
+                }
                 if has_copies && copy.is_none() {
                     self.clear_other(work, root, &path, original.kind)?;
                 }
                 let fits = copy.is_some_and(|copy| copy.file == original.file && copy.of >= original.version);
-                let may_be_elsewhere = !fits && (has_copies || original.nlink > 1);
+                let may_be_elsewhere = !fits && (has_copies || original.has_names());
                 let elsewhere = if may_be_elsewhere { self.elsewhere(work, root, &path, &original)? } else { None };
-                if elsewhere.is_none() && original.nlink > 1 && original.kind == FileType::File {
+                if elsewhere.is_none() && original.has_names() {
                     self.leaders.insert((root, original.file), (path.clone(), original.version));
                 }
                 elsewhere.unwrap_or(What::Put)
             }
         };
         Ok(Some(Job { root, path, original, what }))
+    }
+
+    /// Makes the directories that are missing. `false`: it has to wait.
+    fn make_firm(&mut self, work: &AtWork<'_>, ground: Ground) -> Result<bool, Trouble> {
+        if let Ground::Missing(dirs) = ground {
+            self.perform(work, dirs)?;
+            self.all_applied()?;
+            return Ok(true);
+        }
+        Ok(matches!(ground, Ground::Firm))
     }
 
     /// Whether the replica holds this version for another path: it is renamed, or linked, and nothing is sent.
@@ -247,7 +275,7 @@ impl Keeper {
         if original.kind == FileType::Dir {
             return Ok(None);
         }
-        let is_linked = original.nlink > 1 && original.kind == FileType::File;
+        let is_linked = original.has_names();
         if is_linked
             && let Some((leader, version)) = self.leaders.get(&(root, original.file))
             && *version == original.version
@@ -280,6 +308,8 @@ impl Keeper {
     pub(super) fn place_dirs(&mut self, work: &AtWork<'_>, root: usize) -> Result<(), Trouble> {
         while let Some(dir) = self.view.misplaced_dir(work.replica, work.dirs[root])? {
             self.check_stop()?;
+            self.standing.clear();
+            self.view.hold()?;
             let Some(original) = self.original_at(work, root, &dir.path)? else { return Ok(()) };
             let key = copy_key(&dir.held, FileType::Dir);
             let Some(row) = self.view.copy_at(work.replica, work.dirs[root], &key)? else { return Ok(()) };
@@ -289,6 +319,10 @@ impl Keeper {
             if !work.roots[root].keeps(&dir.path, true) {
                 self.forget_dir(work, root, &dir.held)?;
                 continue;
+            }
+            let ground = self.ground_above(work, root, &dir.path)?;
+            if !self.make_firm(work, ground)? {
+                return Ok(());
             }
             self.make_way(work, root, &dir.path)?;
             let what = What::Move(dir.held.clone(), held(&row));
@@ -331,18 +365,7 @@ impl Keeper {
             let name = format!(".keepwatch-parked-{}", row.file_id.0);
             let parked = RelPath::new(above).unwrap_or_default().join(name.as_bytes());
             let copy = held(&row);
-            let original = Original {
-                file: copy.file,
-                kind: copy.kind,
-                size: copy.size,
-                mtime_ns: copy.mtime_ns,
-                inode: 0,
-                nlink: 1,
-                target: None,
-                version: copy.of,
-                last: copy.of,
-                is_settled: true,
-            };
+            let original = as_held(&copy);
             let what = What::Move(path.clone(), copy);
             self.perform(work, vec![Job { root, path: parked, original, what }])?;
             self.all_applied()?;
@@ -368,6 +391,7 @@ impl Keeper {
             return Ok(());
         }
         worker.set_aside(&work.roots[root].placement.place(path))?;
+        self.standing.clear();
         self.tell_gone(work, root, path, kind, Withdrawal::Trashed)
     }
 
@@ -417,6 +441,22 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+}
+
+/// An original of which nothing is known but its copy.
+pub(super) fn as_held(copy: &Held) -> Original {
+    Original {
+        file: copy.file,
+        kind: copy.kind,
+        size: copy.size,
+        mtime_ns: copy.mtime_ns,
+        inode: 0,
+        nlink: 1,
+        target: None,
+        version: copy.of,
+        last: copy.of,
+        is_settled: true,
     }
 }
 

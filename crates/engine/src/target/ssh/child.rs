@@ -146,8 +146,12 @@ pub(super) fn start(
     let mut command = Command::new(&options.program);
     command.args(arguments(address, options, far));
     let (process, input, output) = process::start(command, "ssh")?;
+    let _ = rustix::pipe::fcntl_setpipe_size(&input, PIPE_BYTES);
     Ok((Ssh(process), input, output))
 }
+
+/// What may wait in the pipe to `ssh`, so that it and we take turns less often.
+const PIPE_BYTES: usize = 1024 * 1024;
 
 impl Ssh {
     /// Waits until it has ended, as it does once its output is closed, and tells how.
