@@ -59,9 +59,14 @@ impl Source {
     /// # Errors
     /// [`CopyError::Changed`] if no directory is there.
     pub fn dir_meta(&self, path: &RelPath) -> Result<Meta, CopyError> {
+        Ok(self.dir_found(path)?.0)
+    }
+
+    /// The same, with its inode number.
+    fn dir_found(&self, path: &RelPath) -> Result<(Meta, u64), CopyError> {
         let dir = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let stat = rustix::fs::fstat(&dir).map_err(|error| CopyError::Unreadable(error.into()))?;
-        Ok(meta_of(&stat, xattrs(dir.as_fd())))
+        Ok((meta_of(&stat, xattrs(dir.as_fd())), stat.st_ino))
     }
 
     /// The attributes that an object has now.
@@ -70,7 +75,10 @@ impl Source {
     /// [`CopyError::Changed`] if it is not the object that is meant.
     pub fn meta(&self, path: &RelPath, original: &Original) -> Result<Meta, CopyError> {
         match original.kind {
-            FileType::Dir => self.dir_meta(path),
+            FileType::Dir => match self.dir_found(path)? {
+                (meta, inode) if inode == original.inode => Ok(meta),
+                _ => Err(CopyError::Changed),
+            },
             FileType::File => {
                 let file = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
                 Ok(meta_of(&self.checked(file.as_fd(), original)?, xattrs(file.as_fd())))

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use super::perform::{Touched, Work};
+use super::round::dir_of;
 use super::streams::path_of;
 use super::{AtWork, Keeper, Trouble};
-use crate::model::{FileType, RelPath, Withdrawal};
+use crate::model::{Body, FileType, RelPath, Withdrawal};
 use crate::sync::guards::{Asked, Limits, Refusal};
 use crate::target::TargetError;
 
@@ -192,57 +194,62 @@ impl Keeper {
 
     fn take_away(&mut self, work: &AtWork<'_>, root: usize, all: &[(RelPath, FileType)]) -> Result<(), Trouble> {
         let name = self.settings.name.clone();
-        let worker = work.worker(&name, 1);
-        let mut acts = Vec::new();
-        let mut trouble = None;
-        let files: Vec<RelPath> = all
-            .iter()
-            .filter(|(path, kind)| *kind != FileType::Dir && may_go_with_others(path))
-            .map(|one| one.0.clone())
-            .collect();
-        let places: Vec<_> = files.iter().map(|path| work.roots[root].placement.place(path)).collect();
-        let mut went: HashMap<RelPath, Result<bool, TargetError>> =
-            files.into_iter().zip(worker.set_all_aside(&places, self.settings.transfers)).collect();
-        for (path, kind) in all {
-            if trouble.is_some() && !went.contains_key(path) {
-                continue;
-            }
-            let place = work.roots[root].placement.place(path);
-            let gone = match (went.remove(path), kind) {
-                (Some(gone), _) => gone,
-                (None, FileType::Dir) => work.session.remove(&place),
-                (None, _) => worker.set_aside(&place),
-            };
-            let how = match (gone, work.trash, kind) {
-                (Ok(true), Some(_), kind) if *kind != FileType::Dir => Withdrawal::Trashed,
-                // A directory that holds what is not ours stays; it is not ours any more either.
-                (Ok(_) | Err(TargetError::Refused { .. }), ..) => Withdrawal::Removed,
-                // What went with others has gone all the same.
-                (Err(error), ..) => {
-                    trouble = Some(error);
-                    continue;
-                }
-            };
-            acts.push(worker.gone(root, path, *kind, how));
-        }
-        let parents: std::collections::BTreeSet<RelPath> =
-            all.iter().filter_map(|(path, _)| RelPath::new(path.split()?.0).ok()).collect();
+        let worker = work.worker(&name, self.settings.transfers);
+        let (acts, trouble) = take_all_away(work, &worker, root, all);
         work.session.sync()?;
-        for dir in parents.iter().rev() {
-            worker.dir_meta(root, dir);
+        let parents: Touched = all.iter().flat_map(|(path, _)| dir_of(root, path)).collect();
+        // Told of when all is done: after a crash in between it is done again.
+        self.taken_from(work, parents.clone())?;
+        for (root, dir) in parents {
+            self.sweep(work, root, &dir)?;
         }
-        let count = acts.len() as u64;
+        self.settings.meter.change(|reading| reading.withdrawn += acts.len() as u64);
         self.tell(acts)?;
         self.all_applied()?;
-        for dir in parents {
-            self.sweep(work, root, dir)?;
-        }
-        self.settings.meter.change(|reading| reading.withdrawn += count);
-        match trouble {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        }
+        trouble.map_or(Ok(()), |error| Err(error.into()))
     }
+}
+
+/// Takes copies away; what is to be told, and what stopped it.
+fn take_all_away(
+    work: &AtWork<'_>,
+    worker: &Work<'_>,
+    root: usize,
+    all: &[(RelPath, FileType)],
+) -> (Vec<Body>, Option<TargetError>) {
+    let mut acts = Vec::new();
+    let mut trouble = None;
+    let files: Vec<RelPath> = all
+        .iter()
+        .filter(|(path, kind)| *kind != FileType::Dir && may_go_with_others(path))
+        .map(|one| one.0.clone())
+        .collect();
+    let places: Vec<_> = files.iter().map(|path| work.roots[root].placement.place(path)).collect();
+    let mut went: HashMap<RelPath, Result<bool, TargetError>> =
+        files.into_iter().zip(worker.set_all_aside(&places, worker.transfers)).collect();
+    for (path, kind) in all {
+        if trouble.is_some() && !went.contains_key(path) {
+            continue;
+        }
+        let place = work.roots[root].placement.place(path);
+        let gone = match (went.remove(path), kind) {
+            (Some(gone), _) => gone,
+            (None, FileType::Dir) => work.session.remove(&place),
+            (None, _) => worker.set_aside(&place),
+        };
+        let how = match (gone, work.trash, kind) {
+            (Ok(true), Some(_), kind) if *kind != FileType::Dir => Withdrawal::Trashed,
+            // A directory that holds what is not ours stays; it is not ours any more either.
+            (Ok(_) | Err(TargetError::Refused { .. }), ..) => Withdrawal::Removed,
+            // What went with others has gone all the same.
+            (Err(error), ..) => {
+                trouble = Some(error);
+                continue;
+            }
+        };
+        acts.push(worker.gone(root, path, *kind, how));
+    }
+    (acts, trouble)
 }
 
 /// Whether a file can go to the trash while others do: the place of none of them there can be another's that is taken already,

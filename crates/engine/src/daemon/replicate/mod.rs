@@ -10,6 +10,7 @@ mod expiry;
 mod first;
 mod ground;
 mod meter;
+mod moved;
 mod note;
 mod pass;
 mod perform;
@@ -22,7 +23,7 @@ mod tally;
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -48,6 +49,7 @@ pub use settings::{Asked, OnDelete, ReplicaSettings, SettingsError, Wish};
 use deletes::Pending;
 use expiry::Expiry;
 use ground::Standing;
+use moved::Moved;
 use note::Note;
 use perform::{RootAtWork, Work};
 use retries::Retries;
@@ -163,6 +165,7 @@ pub(super) struct Keeper {
     fresh: HashMap<(usize, RelPath), (u64, i64)>,
     /// What is on its way.
     note: Note,
+    moved: Moved,
     /// Objects that are copied before they are published, by how long that took lately.
     batch: usize,
     acting: Acting,
@@ -257,6 +260,7 @@ impl Keeper {
             unclaimed: HashMap::new(),
             fresh: HashMap::new(),
             note: Note::of(&settings.name, &around.inventory),
+            moved: Moved::of(&settings.name, &around.inventory),
             batch: BATCH_FIRST,
             acting,
             ignored: None,
@@ -379,6 +383,7 @@ impl Keeper {
         let from = self.view.cursor()?;
         self.phase(Phase::Comparing);
         self.at_work(|keeper, work| {
+            keeper.moved.read(work);
             keeper.take_back(work)?;
             keeper.pass(work, false)
         })?;
@@ -641,6 +646,11 @@ fn make_base(session: &dyn Session, placement: &Placement) -> Result<(), TargetE
         session.set_meta(&above, crate::model::FileType::Dir, &meta)?;
     }
     Ok(())
+}
+
+/// A file of a replica beside the inventory, under a name that any replica's name gives.
+fn state_file(replica: &ReplicaName, inventory: &Path, extension: &str) -> PathBuf {
+    inventory.with_file_name(format!("replica-{}.{extension}", state_name(&[replica.as_str().as_bytes()])))
 }
 
 /// A name for what mirrors these sources to this target in this way: of its state directory.

@@ -36,28 +36,16 @@ struct Entry {
 }
 
 impl Note {
-    /// Beside the inventory, under a name that any replica's name gives.
     pub(super) fn of(replica: &ReplicaName, inventory: &Path) -> Self {
-        let name = format!("replica-{}.note", super::state_name(&[replica.as_str().as_bytes()]));
-        Note { path: inventory.with_file_name(name) }
+        Note { path: super::state_file(replica, inventory, "note") }
     }
 
-    fn write<'j>(&self, work: &AtWork<'_>, jobs: impl Iterator<Item = &'j Job>) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        for job in jobs {
-            let original = &job.original;
-            let is_dir = original.kind == FileType::Dir;
-            let from = if let What::Move(from, _) = &job.what { from.as_bytes() } else { b"" };
-            for field in [job.path.as_bytes(), work.roots[job.root].name.as_str().as_bytes(), from] {
-                bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
-                bytes.extend_from_slice(field);
-            }
-            bytes.extend_from_slice(&original.size.to_le_bytes());
-            bytes.extend_from_slice(&original.mtime_ns.to_le_bytes());
-            bytes.extend_from_slice(&u64::from(is_dir).to_le_bytes());
+    /// Where it cannot be written, the journal soon cannot either, and that is told.
+    fn write(&self, bytes: &[u8]) {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path);
+        if let Err(error) = file.and_then(|mut file| file.write_all(bytes)) {
+            tracing::debug!(%error, "what is on its way was not noted");
         }
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
-        file.write_all(&bytes)
     }
 
     fn clear(&self) -> io::Result<()> {
@@ -76,30 +64,51 @@ impl Note {
 
 /// The next entry; one that was cut off was not begun on.
 fn entry(rest: &mut &[u8]) -> Option<Entry> {
-    fn number(rest: &mut &[u8]) -> Option<u64> {
-        let (number, behind) = rest.split_first_chunk::<8>()?;
-        *rest = behind;
-        Some(u64::from_le_bytes(*number))
-    }
-    fn field(rest: &mut &[u8]) -> Option<Vec<u8>> {
-        let length = usize::try_from(number(rest)?).ok()?;
-        let (field, behind) = rest.split_at_checked(length)?;
-        *rest = behind;
-        Some(field.to_vec())
-    }
     let (path, root, from) = (field(rest)?, String::from_utf8(field(rest)?).ok()?, field(rest)?);
     let (size, mtime_ns) = (number(rest)?, number(rest)?.cast_signed());
     Some(Entry { path, root, from, size, mtime_ns, is_dir: number(rest)? != 0 })
+}
+
+fn put_entry(bytes: &mut Vec<u8>, [path, root, from]: [&[u8]; 3], size: u64, mtime_ns: i64, is_dir: bool) {
+    [path, root, from].iter().for_each(|field| put_field(bytes, field));
+    for number in [size, mtime_ns.cast_unsigned(), u64::from(is_dir)] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn number(rest: &mut &[u8]) -> Option<u64> {
+    let (number, behind) = rest.split_first_chunk::<8>()?;
+    *rest = behind;
+    Some(u64::from_le_bytes(*number))
+}
+
+/// The next bytes that [`put_field`] wrote.
+pub(super) fn field(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let mut at = *rest;
+    let length = usize::try_from(number(&mut at)?).ok()?;
+    let (field, behind) = at.split_at_checked(length)?;
+    *rest = behind;
+    Some(field.to_vec())
+}
+
+/// Bytes behind their number.
+pub(super) fn put_field(bytes: &mut Vec<u8>, field: &[u8]) {
+    bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(field);
 }
 
 impl Keeper {
     /// From now on these may be at the target. What was noted before is forgotten, once what was told of it is on disk.
     pub(super) fn note<'j>(&self, work: &AtWork<'_>, jobs: impl Iterator<Item = &'j Job>) -> Result<(), Trouble> {
         self.acting.durable()?;
-        // Where it cannot be written, the journal soon cannot either, and that is told.
-        if let Err(error) = self.note.write(work, jobs) {
-            tracing::debug!(%error, "what is on its way was not noted");
+        let mut bytes = Vec::new();
+        for job in jobs {
+            let original = &job.original;
+            let from = if let What::Move(from, _) = &job.what { from.as_bytes() } else { b"" };
+            let fields = [job.path.as_bytes(), work.roots[job.root].name.as_str().as_bytes(), from];
+            put_entry(&mut bytes, fields, original.size, original.mtime_ns, original.kind == FileType::Dir);
         }
+        self.note.write(&bytes);
         Ok(())
     }
 
@@ -212,9 +221,13 @@ fn touched(work: &AtWork<'_>, entries: &[Entry]) -> Touched {
     for entry in entries {
         let (Some(root), Ok(path)) = (root_of(work, entry), RelPath::new(entry.path.as_slice())) else { continue };
         let from = RelPath::new(entry.from.as_slice()).unwrap_or_default();
-        for (above, _) in [&path, &from].into_iter().filter_map(RelPath::split) {
-            dirs.insert((root, RelPath::new(above).unwrap_or_default()));
+        // Of those that something was taken from some may have gone after it, each out of the one above.
+        let mut left = from;
+        while let Some((above, _)) = left.split() {
+            left = RelPath::new(above).unwrap_or_default();
+            dirs.insert((root, left.clone()));
         }
+        dirs.extend(super::round::dir_of(root, &path));
         if entry.is_dir {
             dirs.insert((root, path));
         }
@@ -230,13 +243,7 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_left_out() {
         let mut bytes = Vec::new();
-        for field in [&b"a\nb"[..], b"root", b"c"] {
-            bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(field);
-        }
-        for number in [5_u64, (-7_i64).cast_unsigned(), 0] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
+        put_entry(&mut bytes, [b"a\nb", b"root", b"c"], 5, -7, false);
         let whole = Entry {
             path: b"a\nb".to_vec(),
             root: "root".to_owned(),

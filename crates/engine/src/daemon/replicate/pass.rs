@@ -70,6 +70,7 @@ impl Keeper {
         self.all_applied()?;
         // All below them was passed, too.
         self.replaced.clear();
+        self.moved.clear();
         self.mend_failures(work)
     }
 
@@ -159,7 +160,7 @@ impl Keeper {
                     }
                     // While a directory above was on its way its attributes may have been out of reach.
                     let is_dir = side.original.as_ref().is_some_and(|original| original.kind == FileType::Dir);
-                    if was_moved && is_dir && what == Need::Nothing {
+                    if is_dir && what == Need::Nothing && (was_moved || self.moved.holds(root, &path)) {
                         what = Need::Attributes;
                     }
                     let job = self.job(work, root, path, what, side.original, side.held, has_copies)?;
@@ -243,7 +244,7 @@ impl Keeper {
             self.retries.took(root, path, time);
         }
         for (root, dir) in left {
-            self.sweep(work, root, dir)?;
+            self.sweep(work, root, &dir)?;
         }
         self.tell_bare(work, &done.bare)?;
         for (root, path, error) in done.failed {
@@ -268,6 +269,10 @@ impl Keeper {
         for (root, path) in dirs {
             let key = copy_key(path, FileType::Dir);
             let Some(row) = self.view.copy_at(work.replica, work.dirs[*root], &key)? else { continue };
+            // One that is gone among the originals goes here, too.
+            if !self.view.is_live_dir(work.dirs[*root], row.file_id)? {
+                continue;
+            }
             let original = as_held(&Held { of: Seq::ZERO, ..held(&row) });
             let job = Job { root: *root, path: path.clone(), original, what: What::Adopt };
             acts.push(worker.copied(&job, None, None, row.proof));
@@ -302,20 +307,28 @@ impl Keeper {
         }
     }
 
+    /// Something was taken out of these directories, which changed their times: they get those of their originals again.
+    pub(super) fn taken_from(&mut self, work: &AtWork<'_>, dirs: Touched) -> Result<(), Trouble> {
+        let name = self.settings.name.clone();
+        let bare = work.worker(&name, self.settings.transfers).dir_metas(dirs);
+        self.tell_bare(work, &bare)
+    }
+
     /// Removes a directory that was made only for what has left it, if it is empty, and those above it that are like it.
-    pub(super) fn sweep(&mut self, work: &AtWork<'_>, root: usize, mut dir: RelPath) -> Result<(), Trouble> {
-        while let Some((above, _)) = dir.split() {
-            let is_original = self.view.dir_by_path(&work.roots[root].name, &dir)?.is_some();
-            let key = copy_key(&dir, FileType::Dir);
-            if is_original || self.view.copy_at(work.replica, work.dirs[root], &key)?.is_some() {
+    pub(super) fn sweep(&mut self, work: &AtWork<'_>, root: usize, dir: &RelPath) -> Result<(), Trouble> {
+        let mut at = dir.clone();
+        while let Some((above, _)) = at.split() {
+            let is_original = self.view.dir_by_path(&work.roots[root].name, &at)?.is_some();
+            let key = copy_key(&at, FileType::Dir);
+            if is_original
+                || self.view.copy_at(work.replica, work.dirs[root], &key)?.is_some()
+                || work.session.remove(&work.roots[root].placement.place(&at)).is_err()
+            {
                 break;
             }
-            if !matches!(work.session.remove(&work.roots[root].placement.place(&dir)), Ok(true)) {
-                break;
-            }
-            dir = RelPath::new(above).unwrap_or_default();
+            at = RelPath::new(above).unwrap_or_default();
         }
-        Ok(())
+        if at == *dir { Ok(()) } else { self.taken_from(work, Touched::from([(root, at)])) }
     }
 
     /// Whether something is missing at the target: only a `Need` that says so leads to work.

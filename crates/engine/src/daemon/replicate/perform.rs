@@ -422,7 +422,7 @@ impl Work<'_> {
 
     /// Gives directories the attributes that their originals have now, those of a depth at the same time, deepest first: one that
     /// got its attributes may let nobody in. Those for which it could not be done.
-    fn dir_metas(&self, dirs: Touched) -> Touched {
+    pub(super) fn dir_metas(&self, dirs: Touched) -> Touched {
         let depth = |dir: &(usize, RelPath)| dir.1.components().count();
         let mut dirs: Vec<_> = dirs.into_iter().collect();
         dirs.sort_by_key(|dir| Reverse(depth(dir)));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::ground::Ground;
-use super::perform::{Job, What};
+use super::perform::{Job, Touched, What};
 use super::streams::{held, original};
 use super::{AtWork, Keeper, OnDelete, Trouble};
 use crate::inventory::{FileId, View, copy_key};
@@ -100,7 +100,9 @@ impl Keeper {
                 self.place_dirs(work, root)?;
             }
         }
-        self.pass_trees(work, dirty.trees)?;
+        let trees = dirty.trees.union(self.moved.trees()).cloned().collect();
+        self.pass_trees(work, trees)?;
+        self.moved.clear();
         let (mut jobs, mut bytes) = (Vec::new(), 0);
         for (root, path) in dirty.paths {
             for path in self.names(work, root, path)? {
@@ -327,6 +329,7 @@ impl Keeper {
             self.make_way(work, root, &dir.path)?;
             let what = What::Move(dir.held.clone(), held(&row));
             let before = self.settings.meter.read().moved;
+            self.moved.add(work, root, &dir.path);
             self.perform(work, vec![Job { root, path: dir.path.clone(), original, what }])?;
             self.all_applied()?;
             if self.settings.meter.read().moved == before {
@@ -339,9 +342,8 @@ impl Keeper {
 
     /// A copy whose directory cannot be renamed is not known of any more.
     fn forget_dir(&mut self, work: &AtWork<'_>, root: usize, held: &RelPath) -> Result<(), Trouble> {
-        let place = work.roots[root].placement.place(held);
         match work.trash {
-            Some(trash) => crate::target::set_aside(work.session, &place, trash).map(|_| ())?,
+            Some(_) => self.set_aside(work, root, held)?,
             None if self.settings.on_delete == OnDelete::Delete => {
                 self.withdraw_dir(work, root, &copy_key(held, FileType::Dir))?;
             }
@@ -385,14 +387,18 @@ impl Keeper {
 
     /// Takes what the replica holds for a path away at once, because something else belongs there.
     fn clear(&mut self, work: &AtWork<'_>, root: usize, path: &RelPath, kind: FileType) -> Result<(), Trouble> {
-        let name = self.settings.name.clone();
-        let worker = work.worker(&name, 1);
         if kind == FileType::Dir && work.trash.is_none() {
             return Ok(());
         }
-        worker.set_aside(&work.roots[root].placement.place(path))?;
+        self.set_aside(work, root, path)?;
         self.standing.clear();
         self.tell_gone(work, root, path, kind, Withdrawal::Trashed)
+    }
+
+    fn set_aside(&mut self, work: &AtWork<'_>, root: usize, path: &RelPath) -> Result<(), Trouble> {
+        let name = self.settings.name.clone();
+        work.worker(&name, 1).set_aside(&work.roots[root].placement.place(path))?;
+        self.taken_from(work, dir_of(root, path))
     }
 
     pub(super) fn tell_gone(
@@ -458,6 +464,11 @@ pub(super) fn as_held(copy: &Held) -> Original {
         last: copy.of,
         is_settled: true,
     }
+}
+
+/// The directory that holds a path.
+pub(super) fn dir_of(root: usize, path: &RelPath) -> Touched {
+    path.split().map(|(above, _)| (root, RelPath::new(above).unwrap_or_default())).into_iter().collect()
 }
 
 /// A path for people.

@@ -22,8 +22,7 @@ pub(super) struct Tally {
 impl Tally {
     /// Beside the inventory, as it was left.
     pub(super) fn of(replica: &ReplicaName, inventory: &Path) -> Self {
-        let name = format!("replica-{}.deletes", super::state_name(&[replica.as_str().as_bytes()]));
-        let path = inventory.with_file_name(name);
+        let path = super::state_file(replica, inventory, "deletes");
         let (now, wall_s) = (Instant::now(), since_1970_s());
         let mut deletes = Deletes::default();
         let bytes = fs::read(&path).unwrap_or_default();
