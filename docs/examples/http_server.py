@@ -1,106 +1,89 @@
 #!/usr/bin/env python3
 """Keeps what Keepwatch sends by HTTP in a directory: http_server.py DIRECTORY PORT [FILE_WITH_SECRET]"""
-import base64, datetime, hashlib, hmac, http.server, itertools, json, os, sys, tempfile
+import base64, datetime, hashlib, hmac, http.server, json, os, sys, tempfile
 from urllib.parse import unquote_to_bytes
 
 top = os.fsencode(os.path.abspath(sys.argv[1]))
+fresh = os.path.join(top, b".keepwatch-new")  # where bodies wait until they are whole
 secret = open(sys.argv[3], "rb").readline().rstrip(b"\r\n") if len(sys.argv) > 3 else None
 
 def place(name):
-    return os.path.join(top, *name.lstrip(b"/").split(b"/"))
+    if {b".", b".."} & set(name.split(b"/")):
+        raise PermissionError("no such name")
+    return os.path.join(top, name.lstrip(b"/"))
 
-def walk(prefix, after, below=b""):  # names that begin with the prefix and come after another, in the order of bytes
-    for entry in sorted(os.scandir(place(below)), key=lambda e: e.name + b"/" * e.is_dir(follow_symlinks=False)):
-        name, inner = below + entry.name, below + entry.name + b"/"
-        if not entry.is_dir(follow_symlinks=False):
-            if name.startswith(prefix) and name > after and name != b".keepwatch-tmp/new":
-                yield name, entry
-        elif (inner.startswith(prefix) or prefix.startswith(inner)) and (inner > after or after.startswith(inner)):
-            yield from walk(prefix, after, inner)
+def move(path, to):  # on disk when it returns
+    os.makedirs(os.path.dirname(to), exist_ok=True)
+    os.replace(path, to), sync(os.path.dirname(to))
+
+def sync(path):
+    opened = os.open(path, os.O_RDONLY)
+    os.fsync(opened), os.close(opened)
+
+def item(name):
+    path, exact = place(name), lambda text: base64.b64encode(text).decode()
+    link = {"kind": "symlink", "target_b64": exact(os.readlink(path))} if os.path.islink(path) else {}
+    return {"path_b64": exact(name), "size": os.lstat(path).st_size, "mtime_ns": os.lstat(path).st_mtime_ns, **link}
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version, timeout = "HTTP/1.1", 60
+    protocol_version, timeout, log_message = "HTTP/1.1", 60, lambda *_: None
 
-    def reply(self, status, body=b""):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+    def answer(self):
+        path, _, query = self.path.partition("?")
+        asked = {key: unquote_to_bytes(value) for key, _, value in (part.partition("=") for part in query.split("&"))}
+        try:
+            secret and self.check()
+            status, body = 200, getattr(self, self.command)(unquote_to_bytes(path[1:]), asked) or b""
+        except (OSError, ValueError) as error:
+            known = {FileNotFoundError: 500 if "list" in asked else 404, PermissionError: 403, ValueError: 400}
+            status, body = known.get(type(error), 507 if getattr(error, "errno", 0) == 28 else 500), str(error).encode()
+            self.close_connection = status != 404  # the body may not have been read
+        self.send_response(status), self.send_header("Content-Length", str(len(body))), self.end_headers()
         self.wfile.write(body)
+    do_GET = do_PUT = do_POST = do_DELETE = answer
 
-    def refusal(self):  # why a request is not from who knows the secret
+    def check(self):  # that who asks knows the secret, and asks now
         date, digest = self.headers.get("X-Keepwatch-Date", ""), self.headers.get("X-Keepwatch-SHA256", "")
         text = "\n".join(["Keepwatch-HMAC-SHA256", self.command, self.path, date, digest])
         made = "Keepwatch-HMAC-SHA256 " + hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
         if not hmac.compare_digest(made.encode(), self.headers.get("Authorization", "").encode()):
-            return b"the signature is wrong"
-        then = datetime.datetime.fromisoformat(date[:19] + "+00:00")
-        age = datetime.datetime.now(datetime.timezone.utc) - then
-        return b"the date is more than five minutes off" if abs(age.total_seconds()) > 300 else None
+            raise PermissionError("the signature is wrong")
+        age = datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(date[:19] + "+00:00")
+        if abs(age.total_seconds()) > 300:
+            raise PermissionError("the date is more than five minutes off")
 
-    def handle_any(self):
-        path, _, query = self.path.partition("?")
-        name = unquote_to_bytes(path[1:])
-        asked = {key: unquote_to_bytes(value) for key, _, value in (part.partition("=") for part in query.split("&"))}
-        why = self.refusal() if secret else None
-        if why or {b"..", b"."} & set(name.split(b"/") + asked.get("rename", b"").split(b"/")):
-            self.close_connection = True  # the body was not read
-            return self.reply(403, why or b"no such name")
-        try:
-            self.reply(200, getattr(self, self.command)(name, place(name), asked))
-        except FileNotFoundError:
-            self.reply(404)
-        except ValueError as error:
-            self.reply(400, str(error).encode())
-        except OSError as error:
-            self.reply(507 if error.errno == 28 else 500, str(error).encode())
-
-    do_GET = do_PUT = do_POST = do_DELETE = handle_any
-
-    def GET(self, name, path, asked):
+    def GET(self, name, asked):
         if "list" not in asked:
-            return os.fsencode(os.readlink(path)) if os.path.islink(path) else open(path, "rb").read()
-        items, exact, prefix = [], lambda text: base64.b64encode(text).decode(), asked["prefix"]
+            return os.readlink(place(name)) if os.path.islink(place(name)) else open(place(name), "rb").read()
+        prefix, after, limit = asked["prefix"], asked.get("after", b""), int(asked["limit"])
         slashes = prefix[:len(prefix) - len(prefix.lstrip(b"/"))]
-        found = walk(prefix.lstrip(b"/"), asked.get("after", b"")[len(slashes):])
-        for name, entry in itertools.islice(found, int(asked["limit"])):
-            stat = entry.stat(follow_symlinks=False)
-            link = {"kind": "symlink", "target_b64": exact(os.readlink(entry.path))} if entry.is_symlink() else {}
-            items.append({"path_b64": exact(slashes + name), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, **link})
-        return json.dumps({"items": items, "more": next(found, None) is not None, "abilities": ["rename"],
-                           "checks": "sha256", "mtime_step_ns": 1}).encode()
+        paths = (os.path.join(here, one) for here, dirs, files in os.walk(top) for one in dirs + files)
+        kept = (path for path in paths if not path.startswith(fresh) and (os.path.islink(path) or os.path.isfile(path)))
+        names = (slashes + path[len(top) + 1:] for path in kept)
+        found = sorted(name for name in names if name.startswith(prefix) and name > after)
+        return json.dumps({"items": [item(name) for name in found[:limit]], "more": len(found) > limit,
+                           "abilities": ["rename"], "checks": "sha256", "mtime_step_ns": 1}).encode()
 
-    def PUT(self, name, path, asked):  # whole or not at all: beside, then in place
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        left, digest = int(self.headers["Content-Length"]), hashlib.sha256()
-        with tempfile.NamedTemporaryFile(dir=place(b".keepwatch-new"), delete=False) as new:
-            while left and (chunk := self.rfile.read(min(left, 1 << 20))):
-                new.write(chunk), digest.update(chunk)
-                left -= len(chunk)
-        try:
-            if left or digest.hexdigest() != self.headers["X-Keepwatch-SHA256"]:
+    def PUT(self, name, asked):  # whole or not at all: beside, then in place
+        with tempfile.TemporaryDirectory(dir=fresh) as beside:
+            new, body = os.path.join(beside, b"new"), self.rfile.read(int(self.headers["Content-Length"]))
+            if hashlib.sha256(body).hexdigest() != self.headers["X-Keepwatch-SHA256"]:
                 raise ValueError("the content is not that of the digest")
             if asked["kind"] == b"symlink":
-                target = open(new.name, "rb").read()
-                os.unlink(new.name), os.symlink(target, new.name)
-            os.utime(new.name, ns=(int(asked["mtime_ns"]),) * 2, follow_symlinks=False)
-            os.replace(new.name, path)
-        finally:
-            os.path.lexists(new.name) and os.unlink(new.name)
-        return b""
+                os.symlink(body, new)
+            else:
+                with open(new, "wb") as file:
+                    file.write(body), file.flush(), os.fsync(file)
+            os.utime(new, ns=(int(asked["mtime_ns"]),) * 2, follow_symlinks=False)
+            move(new, place(name))
 
-    def POST(self, name, path, asked):
-        os.makedirs(os.path.dirname(place(asked["rename"])), exist_ok=True)
-        os.rename(path, place(asked["rename"]))
-        return b""
+    def POST(self, name, asked):
+        move(place(name), place(asked["rename"]))
 
-    def DELETE(self, name, path, asked):
-        os.unlink(path)
-        return b""
+    def DELETE(self, name, asked):
+        os.unlink(place(name)), sync(os.path.dirname(place(name)))
 
-    def log_message(self, *_):
-        pass
-
-os.makedirs(place(b".keepwatch-new"), exist_ok=True)
+os.makedirs(fresh, exist_ok=True)
 server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Handler)
 print(f"http://127.0.0.1:{server.server_port}/", flush=True)
 server.serve_forever()

@@ -82,6 +82,16 @@ impl Hasher {
         }
     }
 
+    /// The same, on all cores where an algorithm can.
+    pub fn update_on_all_cores(&mut self, bytes: &[u8]) {
+        if let Some(hash) = &mut self.sha256 {
+            hash.update(bytes);
+        }
+        if let Some(hash) = &mut self.blake3 {
+            hash.update_rayon(bytes);
+        }
+    }
+
     /// The hashes of all that was given.
     #[must_use]
     pub fn finish(self) -> Hashes {

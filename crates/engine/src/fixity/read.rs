@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{Advice, AtFlags, Mode, OFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -15,6 +16,8 @@ use crate::target::Limit;
 
 /// The most that is read at once: what was read is still in a core's own cache when it is hashed there.
 pub const BUFFER_BYTES: usize = 256 << 10;
+/// So much of it is worth being hashed on several cores.
+const SHARED_MIN: usize = 128 << 10;
 
 /// How to read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +26,8 @@ pub struct Manner<'m> {
     pub from_medium: bool,
     /// What reading is held to.
     pub limit: Option<&'m Limit>,
+    /// How many files are read at this moment: where it is one, all cores hash it.
+    pub readers: Option<&'m AtomicUsize>,
 }
 
 /// Opens a directory whose files are to be read.
@@ -68,7 +73,13 @@ pub fn read(
         return Look::Other(Some(seen));
     }
     let mut hasher = Hasher::new(wanted);
-    let length = match feed(file.as_fd(), seen.size, manner, buffer, &mut hasher) {
+    let count = |change: fn(&AtomicUsize, usize, Ordering) -> usize| {
+        manner.readers.map(|readers| change(readers, 1, Ordering::Relaxed));
+    };
+    count(AtomicUsize::fetch_add);
+    let fed = feed(file.as_fd(), seen.size, manner, buffer, &mut hasher);
+    count(AtomicUsize::fetch_sub);
+    let length = match fed {
         Ok(length) => length,
         Err(error) => return Look::Unreadable(error.to_string()),
     };
@@ -157,7 +168,11 @@ fn feed(
             break;
         }
         take(read);
-        hasher.update(&buffer[..read]);
+        let is_alone = manner.readers.is_some_and(|count| count.load(Ordering::Relaxed) == 1);
+        match &buffer[..read] {
+            bytes if is_alone && bytes.len() >= SHARED_MIN => hasher.update_on_all_cores(bytes),
+            bytes => hasher.update(bytes),
+        }
         length += read as u64;
         if length == size && read < buffer.len() {
             // A file that has grown since shows by its size afterwards.

@@ -284,7 +284,7 @@ impl<'m, 's> Mender<'m, 's> {
             let (above, name) = path.split().unwrap_or_default();
             let dir = read::open_dir(top.as_fd(), &RelPath::new(above).unwrap_or_default())?;
             let expected = Expected { inode: None, ..item.expected };
-            let manner = Manner { from_medium: true, limit: None };
+            let manner = Manner { from_medium: true, ..Manner::default() };
             let wanted = Wanted { sha256: true, blake3: false };
             let look = read::read(dir.as_fd(), name, &expected, wanted, manner, &mut Vec::new());
             Ok((kept, judge(&expected, &look)))

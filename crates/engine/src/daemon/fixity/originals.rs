@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -79,6 +79,7 @@ pub(super) fn verify(
     let ago = |age: Duration| Timestamp(now.0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)));
     let (fresh_since, algorithm) = (job.max_age.map(ago), around.settings.digest);
     let busy = AtomicU64::new(0);
+    let readers = AtomicUsize::new(0);
     let threads = around.settings.scan_threads.get();
     let mut collector = Collector {
         around,
@@ -98,7 +99,7 @@ pub(super) fn verify(
     let (give, units) = bounded::<Unit>(UNITS_MAX * threads);
     let (told, results) = bounded::<Vec<Reading>>(UNITS_MAX * threads);
     let outcome = std::thread::scope(|scope| {
-        let (roots, busy) = (&roots, &busy);
+        let (roots, busy, readers) = (&roots, &busy, &readers);
         let walker = scope.spawn(move || -> Result<(), FixityError> {
             let view = View::open(&around.inventory)?;
             let every = Walk { view: &view, algorithm, fresh_since, takes_unsettled: job.is_alone };
@@ -129,8 +130,8 @@ pub(super) fn verify(
             Ok(())
         });
         for _ in 0..threads {
-            let reader =
-                Reader { roots, algorithm, manner: manner(job, around), units: units.clone(), told: told.clone() };
+            let manner = Manner { from_medium: job.from_medium, limit: around.limit, readers: Some(readers) };
+            let reader = Reader { roots, algorithm, manner, units: units.clone(), told: told.clone() };
             scope.spawn(move || reader.run());
         }
         drop((units, told));
@@ -150,10 +151,6 @@ pub(super) fn verify(
     collector.flush()?;
     collector.sum.busy += busy.into_inner();
     Ok(collector.sum)
-}
-
-fn manner<'s>(job: &Job, around: &Surroundings<'s>) -> Manner<'s> {
-    Manner { from_medium: job.from_medium, limit: around.limit }
 }
 
 /// The roots that are asked for, each open and the one that was recorded: a disk that is not mounted has lost nothing.
@@ -454,7 +451,7 @@ impl Collector<'_, '_> {
         match read::open_dir(self.roots[root].top.as_fd(), &above) {
             Ok(dir) => {
                 let wanted = Wanted::to_check(&item.expected.hashes, self.algorithm);
-                let manner = Manner { from_medium: true, limit: self.around.limit };
+                let manner = Manner { from_medium: true, limit: self.around.limit, ..Manner::default() };
                 read::read(dir.as_fd(), &item.name, &item.expected, wanted, manner, buffer)
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Look::Gone,
