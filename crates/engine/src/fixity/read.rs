@@ -18,6 +18,8 @@ use crate::target::Limit;
 pub const BUFFER_BYTES: usize = 256 << 10;
 /// So much of it is worth being hashed on several cores.
 const SHARED_MIN: usize = 128 << 10;
+/// And so much is read at once then.
+const SHARED_BYTES: usize = 4 << 20;
 
 /// How to read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -141,48 +143,73 @@ fn feed(
         rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
     }
     let most = manner.limit.and_then(Limit::most);
-    let piece = most.map_or(BUFFER_BYTES, |(_, bytes)| bytes.min(BUFFER_BYTES));
-    let wanted = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).min(piece);
-    if buffer.len() < wanted {
-        buffer.resize(wanted.next_power_of_two().min(BUFFER_BYTES), 0);
-    }
-    let end = buffer.len().min(piece);
-    let buffer = &mut buffer[..end];
+    let is_alone = || manner.readers.is_some_and(|count| count.load(Ordering::Relaxed) == 1);
+    let piece = || {
+        let bytes = if is_alone() { SHARED_BYTES } else { BUFFER_BYTES };
+        // One more than is expected, to see the end.
+        let expected = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).next_power_of_two();
+        most.map_or(bytes, |(_, limit)| bytes.min(limit)).min(expected)
+    };
     let take = |bytes: usize| {
         if let (Some(limit), Some((rate, _))) = (manner.limit, most) {
             limit.take(bytes, rate);
         }
     };
-    let mut length: u64 = 0;
-    let mut was_cached = !manner.from_medium;
-    loop {
-        let read = match was_cached.then(|| read_cached(file, buffer, length)) {
-            Some(Ok(read)) => read,
-            // Not all file systems can say what they have at hand.
-            _ => {
-                was_cached = false;
-                read_on(file, buffer, length)?
-            }
-        };
-        if read == 0 {
-            break;
-        }
+    let mut pieces = Pieces { file, was_cached: !manner.from_medium };
+    let (mut length, mut next, mut wanted) = (0, Vec::new(), piece());
+    let mut read = pieces.read(buffer, wanted, length)?;
+    while read > 0 {
         take(read);
-        let is_alone = manner.readers.is_some_and(|count| count.load(Ordering::Relaxed) == 1);
-        match &buffer[..read] {
-            bytes if is_alone && bytes.len() >= SHARED_MIN => hasher.update_on_all_cores(bytes),
-            bytes => hasher.update(bytes),
-        }
         length += read as u64;
-        if length == size && read < buffer.len() {
+        let bytes = &buffer[..read];
+        if length == size && read < wanted {
             // A file that has grown since shows by its size afterwards.
+            hasher.update(bytes);
             break;
         }
+        wanted = piece();
+        read = if is_alone() && read >= SHARED_MIN {
+            let read = std::thread::scope(|scope| {
+                let reading = scope.spawn(|| pieces.read(&mut next, wanted, length));
+                hasher.update_on_all_cores(bytes);
+                reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })?;
+            std::mem::swap(buffer, &mut next);
+            read
+        } else {
+            hasher.update(bytes);
+            pieces.read(buffer, wanted, length)?
+        };
     }
-    if !was_cached && length > 0 {
+    if !pieces.was_cached && length > 0 {
         rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
     }
     Ok(length)
+}
+
+/// A file that is read piece by piece.
+struct Pieces<'f> {
+    file: BorrowedFd<'f>,
+    /// All of it so far was in the page cache.
+    was_cached: bool,
+}
+
+impl Pieces<'_> {
+    /// Reads up to so many bytes from a place on to the front of the buffer.
+    fn read(&mut self, buffer: &mut Vec<u8>, wanted: usize, at: u64) -> io::Result<usize> {
+        if buffer.len() < wanted {
+            buffer.resize(wanted, 0);
+        }
+        let buffer = &mut buffer[..wanted];
+        if self.was_cached
+            && let Ok(read) = read_cached(self.file, buffer, at)
+        {
+            return Ok(read);
+        }
+        // Not all file systems can say what they have at hand.
+        self.was_cached = false;
+        read_on(self.file, buffer, at)
+    }
 }
 
 fn read_cached(file: BorrowedFd<'_>, buffer: &mut [u8], at: u64) -> rustix::io::Result<usize> {
