@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus};
 
 use super::address::SshAddress;
+use super::syncer::COMMAND;
 use crate::target::process::{self, Process};
 
 /// What `ssh` is told besides the address.
@@ -120,7 +121,7 @@ fn arguments(address: &SshAddress, options: &SshOptions, far: FarSide) -> Vec<Os
     }
     all.extend(["--".into(), OsString::from(&address.host)]);
     match far {
-        FarSide::Receiver => all.push("keepwatch receive".into()),
+        FarSide::Receiver => all.push(COMMAND.into()),
         FarSide::Sftp => all.push("sftp".into()),
     }
     all
@@ -145,6 +146,11 @@ pub(super) fn start(
 ) -> io::Result<(Ssh, ChildStdin, ChildStdout)> {
     let mut command = Command::new(&options.program);
     command.args(arguments(address, options, far));
+    run(command)
+}
+
+/// Starts what is or stands for `ssh`.
+pub(super) fn run(command: Command) -> io::Result<(Ssh, ChildStdin, ChildStdout)> {
     let (process, input, output) = process::start(command, "ssh")?;
     let _ = rustix::pipe::fcntl_setpipe_size(&input, PIPE_BYTES);
     Ok((Ssh(process), input, output))
@@ -154,6 +160,12 @@ pub(super) fn start(
 const PIPE_BYTES: usize = 1024 * 1024;
 
 impl Ssh {
+    /// Ends it at once.
+    pub(super) fn kill(self) {
+        self.0.kill();
+        self.0.end();
+    }
+
     /// Waits until it has ended, as it does once its output is closed, and tells how.
     pub(super) fn end(self, host: &str) -> End {
         let process::End { status, complaints } = self.0.end();
@@ -215,7 +227,7 @@ mod tests {
         let all = arguments(&address, &SshOptions::default(), FarSide::Receiver);
         let text: Vec<_> = all.iter().map(|one| one.to_string_lossy()).collect();
         let end = text.iter().position(|one| one == "--").unwrap();
-        assert_eq!(text[end + 1..], ["vault", "keepwatch receive"], "nothing of the address reaches a shell");
+        assert_eq!(text[end + 1..], ["vault", COMMAND], "nothing of the address reaches a shell");
         assert!(text[..end].windows(2).any(|pair| pair == ["-l", "ann"]));
         assert!(text[..end].windows(2).any(|pair| pair == ["-p", "2222"]));
         assert!(text.iter().any(|one| one == "StrictHostKeyChecking=yes"));

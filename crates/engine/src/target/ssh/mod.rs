@@ -8,6 +8,7 @@ mod child;
 mod line;
 mod receiver;
 mod sftp;
+mod syncer;
 mod wire;
 
 #[cfg(test)]
@@ -22,8 +23,10 @@ pub use child::{SshOptions, Way};
 pub use receiver::{Places, serve};
 
 use child::FarSide;
+use receiver::Greeting;
 use receiver::Remote;
 use sftp::{Place, Server};
+use syncer::Syncer;
 
 use crate::model::{Proof, RelPath};
 use crate::target::{Claim, Found, Nature, Result, Session, Target, TargetError};
@@ -93,27 +96,27 @@ impl SshTarget {
 
     fn connect(&self) -> Result<Link> {
         if self.options.way == Way::Sftp {
-            return self.connect_sftp();
+            return self.connect_sftp(None);
         }
         match self.connect_receiver()? {
             Ok(remote) => Ok(Link::Receiver(Arc::new(remote))),
-            Err(why) if self.options.way == Way::Receiver => {
+            Err((why, _)) if self.options.way == Way::Receiver => {
                 Err(self.away(format!("no `keepwatch receive` answers there: {why}")))
             }
-            Err(why) => {
+            Err((why, syncer)) => {
                 tracing::info!(target = %self.address, why, "no `keepwatch receive` answers there, so it is done by sftp");
-                self.connect_sftp()
+                self.connect_sftp(syncer)
             }
         }
     }
 
-    fn connect_sftp(&self) -> Result<Link> {
+    fn connect_sftp(&self, syncer: Option<Syncer>) -> Result<Link> {
         let (ssh, to, from) =
             child::start(&self.address, &self.options, FarSide::Sftp).map_err(|e| self.unstarted(&e))?;
         let host = self.address.host.clone();
         let ended = Box::new(move |_| ssh.end(&host).why());
         let from = BufReader::with_capacity(INPUT_BYTES, from);
-        let server = Server::begin(&self.address.to_string(), Box::new(from), Box::new(to), ended)?;
+        let server = Server::begin(&self.address.to_string(), Box::new(from), Box::new(to), ended)?.with(syncer);
         Ok(Link::Sftp(Arc::new(server)))
     }
 
@@ -121,18 +124,21 @@ impl SshTarget {
         self.away(format!("`{}` does not run: {error}", self.options.program.to_string_lossy()))
     }
 
-    /// `Ok(Err(_))`: the host was reached, and has no receiver.
-    fn connect_receiver(&self) -> Result<Result<Remote, String>> {
+    /// `Ok(Err(_))`: the host was reached, and has no receiver; perhaps a shell.
+    fn connect_receiver(&self) -> Result<Result<Remote, (String, Option<Syncer>)>> {
         let (ssh, mut to, from) =
             child::start(&self.address, &self.options, FarSide::Receiver).map_err(|e| self.unstarted(&e))?;
         let mut from = BufReader::with_capacity(INPUT_BYTES, from);
         let host = self.address.host.clone();
         match receiver::greet(&mut from, &mut to) {
-            Ok(Some(())) => {}
+            Ok(Some(Greeting::Receiver)) => {}
+            Ok(Some(Greeting::Shell)) => {
+                return Ok(Err(("it is not in the PATH".to_owned(), Syncer::begin(ssh, to, from))));
+            }
             Ok(None) | Err(_) => {
                 drop((to, from));
                 let end = ssh.end(&host);
-                return if end.is_of_far_side() { Ok(Err(end.why())) } else { Err(self.away(end.why())) };
+                return if end.is_of_far_side() { Ok(Err((end.why(), None))) } else { Err(self.away(end.why())) };
             }
         }
         let ended = Box::new(move |_| ssh.end(&host).why());

@@ -11,18 +11,29 @@ pub(super) use client::Remote;
 pub use serve::{Places, serve};
 
 use super::line::{Ended, Line};
+use super::syncer::GREETING;
 
 /// What a shell may print before the far side begins.
 const NOISE_MAX: usize = 8 * 1024;
 
+/// Who answers.
+pub(super) enum Greeting {
+    Receiver,
+    /// A shell that can sync.
+    Shell,
+}
+
 /// Greets what may be a `keepwatch receive`. `None`: it is none, or none that we understand.
-pub(super) fn greet(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<Option<()>> {
+pub(super) fn greet(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<Option<Greeting>> {
     let hello = [&messages::SENDER[..], &messages::VERSION.to_be_bytes()].concat();
     // Whoever does not listen has its reason, which is told when all is read.
     let _ = output.write_all(&hello).and_then(|()| output.flush());
     let mut seen = Vec::new();
     let mut byte = [0];
     while !seen.ends_with(messages::RECEIVER) {
+        if seen.ends_with(GREETING) {
+            return Ok(Some(Greeting::Shell));
+        }
         if seen.len() == NOISE_MAX || input.read(&mut byte)? == 0 {
             return Ok(None);
         }
@@ -30,7 +41,7 @@ pub(super) fn greet(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<
     }
     let mut version = [0; 4];
     input.read_exact(&mut version)?;
-    Ok((u32::from_be_bytes(version) >= messages::VERSION).then_some(()))
+    Ok((u32::from_be_bytes(version) >= messages::VERSION).then_some(Greeting::Receiver))
 }
 
 /// Goes to work over what was greeted.

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::line::{Answers, Ended, Line};
+use super::super::syncer::Syncer;
 use super::super::wire::{In, Out, head, read_frame};
 use super::protocol::{Attrs, Fault, LIMITS, Reply, STATVFS, VERSION, code, kind};
 use crate::model::RelPath;
@@ -25,6 +26,7 @@ pub(in crate::target::ssh) struct Server {
     pub(super) chunk: usize,
     /// Whether owners cannot be set: nobody but root may give files away.
     keeps_owner: AtomicBool,
+    syncer: Option<Syncer>,
 }
 
 impl Server {
@@ -63,7 +65,8 @@ impl Server {
         }
         let failed = |error| TargetError::Away { place: place.to_owned(), why: format!("no thread: {error}") };
         let line = Line::begin(place, input, output, ended).map_err(failed)?;
-        let mut server = Server { line, extensions, chunk: CHUNK_MIN, keeps_owner: AtomicBool::new(false) };
+        let mut server =
+            Server { line, extensions, chunk: CHUNK_MIN, keeps_owner: AtomicBool::new(false), syncer: None };
         if server.has(LIMITS)
             && let Reply::Extended(limits) = server.call(kind::EXTENDED, &Out::default().bytes(LIMITS.as_bytes()))?
         {
@@ -73,6 +76,21 @@ impl Server {
             server.chunk = usize::try_from(least).unwrap_or(CHUNK_MAX).clamp(CHUNK_MIN, CHUNK_MAX);
         }
         Ok(server)
+    }
+
+    /// The same with a shell beside it.
+    pub(in crate::target::ssh) fn with(self, syncer: Option<Syncer>) -> Self {
+        Server { syncer, ..self }
+    }
+
+    /// Has all that was written to the file system of a directory made durable at once. `false`: it was not.
+    pub(super) fn sync_all(&self, dir: &[u8]) -> bool {
+        self.syncer.as_ref().is_some_and(|syncer| syncer.sync(dir))
+    }
+
+    /// Whether it is worth asking for.
+    pub(super) fn can_sync_all(&self) -> bool {
+        self.syncer.as_ref().is_some_and(Syncer::is_there)
     }
 
     pub(in crate::target::ssh) fn is_lost(&self) -> bool {

@@ -22,6 +22,11 @@ const WRITES_MAX: usize = 16;
 /// Zeros are left out in runs of this length, and at such offsets.
 const HOLE: usize = 4096;
 
+/// So many files are synced with all of their file system, where that can be had; fewer one by one.
+const SYNCED_TOGETHER_MIN: usize = 8;
+
+/// `S_ISUID` and `S_ISGID`.
+const SET_ID: u32 = 0o6000;
 /// `S_IRUSR`.
 const OWNER_READS: u32 = 0o400;
 
@@ -36,7 +41,8 @@ pub(super) struct Upload {
     handle: Option<Vec<u8>>,
     is_file: bool,
     sent: Vec<(&'static str, Answers)>,
-    owner_sent: Option<Answers>,
+    /// Its owner, alone or with all other attributes.
+    owner_sent: Option<(Answers, bool)>,
     wrong: Option<Fault>,
 }
 
@@ -157,10 +163,11 @@ impl SftpSession {
     ///
     /// A file that was cut to nothing and then written is given its blocks by ext4, XFS and btrfs when it is closed: they take it
     /// for one that is being replaced. So a batch of small files is on its way to the disk when the first is synced, rather than
-    /// each with a commit of its own (`auto_da_alloc` in ext4(5)). It is no more than that: each is synced nevertheless.
+    /// each with a commit of its own (`auto_da_alloc` in ext4(5)). It is no more than that: each is synced nevertheless. Where
+    /// all are synced together there is nothing to gain.
     fn begin_file(&self, upload: &mut Upload) -> Result<()> {
         upload.is_file = true;
-        let Some(handle) = &upload.handle else { return Ok(()) };
+        let Some(handle) = upload.handle.as_ref().filter(|_| !self.place.server.can_sync_all()) else { return Ok(()) };
         let cut = Attrs { size: Some(0), ..Attrs::default() }.put(Out::default().bytes(handle));
         upload.sent.push(("write", self.place.server.ask(kind::FSETSTAT, &cut)?));
         Ok(())
@@ -193,11 +200,16 @@ impl SftpSession {
         if upload.is_sparse {
             upload.sent.push(("write", ask(Attrs { size: Some(length), ..Attrs::default() })?));
         }
-        // Owner first: changing it takes set-id bits away.
-        if let Some(owner) = server.owner(upload.meta.uid, upload.meta.gid) {
-            upload.owner_sent = Some(ask(owner)?);
+        let attrs = attrs_of(&upload.meta);
+        match server.owner(upload.meta.uid, upload.meta.gid) {
+            // Owner first: changing it takes set-id bits away.
+            Some(owner) if upload.meta.mode & SET_ID != 0 => {
+                upload.owner_sent = Some((ask(owner)?, false));
+                upload.sent.push(("set the attributes of", ask(attrs)?));
+            }
+            Some(Attrs { owner, .. }) => upload.owner_sent = Some((ask(Attrs { owner, ..attrs })?, true)),
+            None => upload.sent.push(("set the attributes of", ask(attrs)?)),
         }
-        upload.sent.push(("set the attributes of", ask(attrs_of(&upload.meta))?));
         // One that its owner may not read is not opened again to be synced.
         if upload.meta.mode & OWNER_READS != 0
             && let Some(handle) = upload.handle.take()
@@ -327,8 +339,13 @@ impl SftpSession {
 
     /// Waits for all that was asked for one object.
     fn is_taken(&self, path: &RelPath, upload: &mut Upload) -> Result<Result<()>> {
-        if let Some(owner) = upload.owner_sent.take() {
-            self.place.server.owner_set(&self.place.server.done(&owner)?);
+        if let Some((owner, is_all)) = upload.owner_sent.take() {
+            let set = self.place.server.done(&owner)?;
+            self.place.server.owner_set(&set);
+            if is_all && set.is_err() {
+                let request = attrs_of(&upload.meta).put(self.place.named(&upload.temporary));
+                upload.sent.push(("set the attributes of", self.place.server.ask(kind::SETSTAT, &request)?));
+            }
         }
         let mut wrong = upload.wrong.take().map(|fault| ("write", fault));
         for (doing, answers) in upload.sent.drain(..) {
@@ -349,6 +366,12 @@ impl SftpSession {
         results: &mut [Option<Result<()>>],
     ) -> Result<Vec<(usize, RelPath, Upload)>> {
         let server = &self.place.server;
+        if whole.len() >= SYNCED_TOGETHER_MIN && server.sync_all(&self.place.full(&RelPath::ROOT)) {
+            for handle in whole.iter().filter_map(|(_, _, upload)| upload.handle.as_ref()) {
+                server.close(handle);
+            }
+            return Ok(whole);
+        }
         let mut opened = Vec::with_capacity(whole.len());
         for (at, path, upload) in whole {
             let reopen = upload.is_file && upload.handle.is_none() && server.has(FSYNC);
