@@ -20,8 +20,8 @@ use crate::daemon::replicate::trash_of;
 use crate::fixity::hash::{Hasher, Wanted};
 use crate::fixity::read::{self, BUFFER_BYTES, Manner};
 use crate::fixity::verdict::{Expected, Verdict, judge};
-use crate::inventory::{FileId, Known, Named, View};
-use crate::model::{Body, Digest, FileType, RelPath, Repaired, ReplicaName, RootName};
+use crate::inventory::{FileId, Known, Named, View, copy_key};
+use crate::model::{Body, Copied, Digest, FileType, RelPath, Repaired, ReplicaName, RootName, Seq};
 use crate::sync::copy::Source;
 use crate::sync::plan::Original;
 use crate::target::{Content, Meta, TargetError};
@@ -114,6 +114,9 @@ impl<'m, 's> Mender<'m, 's> {
                 times.push((dir, meta));
             }
         }
+        // Until they have their times again they are told of as copies that lack something: after a crash their keeper sees to it.
+        let dirs = self.dirs_of(place, root, &item.paths)?;
+        self.around.tell.tell(dirs.iter().map(|dir| told(Copied { of: Seq::ZERO, ..dir.clone() })).collect())?;
         for result in place.session.publish(vec![staged], trash.as_ref()) {
             match result {
                 Err(error) if error.is_of_the_place() => return Err(error.into()),
@@ -126,10 +129,15 @@ impl<'m, 's> Mender<'m, 's> {
                 return Ok(Err(error.to_string()));
             }
         }
+        let mut are_set = true;
         for (dir, meta) in times {
             if let Err(error) = place.session.set_meta(&dir, FileType::Dir, &meta) {
                 tracing::debug!(%error, "a directory's times were not put back");
+                are_set = false;
             }
+        }
+        if are_set {
+            self.around.tell.tell(dirs.into_iter().map(told).collect())?;
         }
         let look = look_at_one(place, &at, &item.expected, None, &mut vec![0; BUFFER_BYTES])?;
         if !matches!(judge(&item.expected, &look), Verdict::Sound(_)) {
@@ -148,6 +156,29 @@ impl<'m, 's> Mender<'m, 's> {
             mtime_ns: item.expected.mtime_ns,
             sha256: wanted,
         }))
+    }
+
+    /// The copies of the directories that hold these paths, as they are known.
+    fn dirs_of(&self, place: &Place<'_>, root: &PlacedRoot, paths: &[RelPath]) -> Result<Vec<Copied>, FixityError> {
+        let above: BTreeSet<RelPath> = paths.iter().filter_map(|path| RelPath::new(path.split()?.0).ok()).collect();
+        let mut dirs = Vec::new();
+        for path in above {
+            let row = self.view.copy_at(place.row.id, root.dir, &copy_key(&path, FileType::Dir))?;
+            dirs.extend(row.map(|row| Copied {
+                replica: place.name().clone(),
+                root: root.name.clone(),
+                path,
+                old_path: None,
+                file: row.file_id.0,
+                of: row.of,
+                kind: row.kind,
+                size: row.size,
+                mtime_ns: row.mtime_ns,
+                sha256: None,
+                proof: row.proof,
+            }));
+        }
+        Ok(dirs)
     }
 
     /// Has the original staged at a target, if it is what the copy has to be.
@@ -306,6 +337,10 @@ impl<'m, 's> Mender<'m, 's> {
             Err(error) => Ok(Err(error.to_string())),
         }
     }
+}
+
+fn told(copied: Copied) -> Body {
+    Body::Copied(Box::new(copied))
 }
 
 /// The directories at a replica that hold these paths of a root; not the top of the target.
