@@ -99,7 +99,7 @@ impl Kept {
 
     pub fn stop(&mut self) {
         let mut child = self.child.take().unwrap();
-        let _ = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        super::terminate(&child);
         let status = child.wait().unwrap();
         assert!(status.success(), "{status}: {}", self.log());
     }

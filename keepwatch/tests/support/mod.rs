@@ -46,6 +46,19 @@ pub fn keep_failed(dir: &Path) {
     }
 }
 
+/// Asks a program to end, once it hears that: it may have been started just now.
+pub fn terminate(child: &std::process::Child) {
+    let pid = child.id().to_string();
+    wait_for("it hears signals", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let handled = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let handled = handled.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        // One that has ended handles none any more.
+        status.contains("State:\tZ") || handled.is_none_or(|mask| mask & 1 << 14 != 0)
+    });
+    let _ = Command::new("kill").arg(pid).status().unwrap();
+}
+
 /// Waits until `condition` holds.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let mut waited = Waited::default();

@@ -70,7 +70,7 @@ impl Pair {
 
     pub fn stop(&mut self) {
         let mut child = self.child.take().unwrap();
-        let _ = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        super::terminate(&child);
         let status = child.wait().unwrap();
         assert!(status.success(), "{status}: {}", fs::read_to_string(self.dir.path().join("log")).unwrap());
     }
