@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Keeps what Keepwatch sends by HTTP in a directory: http_server.py DIRECTORY PORT [FILE_WITH_SECRET]"""
-import base64, calendar, hashlib, hmac, http.server, itertools, json, os, sys, tempfile, threading, time
+import base64, calendar, hashlib, hmac, http.server, io, itertools, json, os, shutil, sys, tempfile, threading, time
 from urllib.parse import unquote_to_bytes
 top, lock = os.path.join(os.path.realpath(os.fsencode(sys.argv[1])), b""), threading.Lock()
 secret = open(sys.argv[3], "rb").readline().rstrip(b"\r\n") if len(sys.argv) > 3 else None
@@ -34,13 +34,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = {key: unquote_to_bytes(value) for key, _, value in (part.partition("=") for part in query.split("&"))}
         try:
             secret and self.check()
-            status, body = 200, getattr(self, self.command)(unquote_to_bytes(path[1:]), asked) or b""
+            status, body = 200, getattr(self, self.command)(unquote_to_bytes(path[1:]), asked)
         except (OSError, ValueError) as error:
             known = {FileNotFoundError: 404, PermissionError: 403, ValueError: 400}
-            status, body = known.get(type(error), 507 if getattr(error, "errno", 0) == 28 else 500), str(error).encode()
+            status = known.get(type(error), 507 if getattr(error, "errno", 0) == 28 else 500)
+            body = io.BytesIO(str(error).encode())
             self.close_connection = True  # the body may not have been read
-        self.send_response(status), self.send_header("Content-Length", str(len(body))), self.end_headers()
-        self.wfile.write(body)
+        with body or io.BytesIO() as body:
+            self.send_response(status), self.send_header("Content-Length", str(body.seek(0, 2))), self.end_headers()
+            body.seek(0), shutil.copyfileobj(body, self.wfile)
     do_GET = do_PUT = do_POST = do_DELETE = answer
     def check(self):  # that who asks knows the secret, and asks now
         date, digest = self.headers.get("X-Keepwatch-Date", ""), self.headers.get("X-Keepwatch-SHA256", "")
@@ -52,21 +54,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise PermissionError("the date is more than five minutes off")
     def GET(self, name, asked):
         if "list" not in asked:
-            return os.readlink(place(name)) if os.path.islink(place(name)) else open(place(name), "rb").read()
+            path = place(name)
+            return io.BytesIO(os.readlink(path)) if os.path.islink(path) else open(path, "rb")
         prefix, limit = asked["prefix"], int(asked["limit"])
         with lock:
             slashes = prefix[:len(prefix) - len(prefix.lstrip(b"/"))]
             found = list(itertools.islice(names(slashes, prefix, asked.get("after", b"")), limit + 1))
-            return json.dumps({"items": [item(name) for name in found[:limit]], "more": len(found) > limit,
-                               "abilities": ["rename"], "checks": "sha256", "mtime_step_ns": 1}).encode()
+            page = {"items": [item(name) for name in found[:limit]], "more": len(found) > limit,
+                    "abilities": ["rename"], "checks": "sha256", "mtime_step_ns": 1}
+        return io.BytesIO(json.dumps(page).encode())
     def PUT(self, name, asked):  # whole or not at all: aside, then in place
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if hashlib.sha256(body).hexdigest() != self.headers["X-Keepwatch-SHA256"]:
-            raise ValueError("the content is not that of the digest")
-        with aside() as directory, open(os.path.join(directory, b"new"), "xb") as file:
-            file.write(body), file.flush(), os.fsync(file)
+        left, digest = int(self.headers["Content-Length"]), hashlib.sha256()
+        with aside() as directory, open(os.path.join(directory, b"new"), "xb+") as file:
+            while chunk := self.rfile.read(min(left, 1 << 20)):
+                file.write(chunk), digest.update(chunk)
+                left -= len(chunk)
+            if left or digest.hexdigest() != self.headers["X-Keepwatch-SHA256"]:
+                raise ValueError("the content is not that of the digest")
+            file.flush(), os.fsync(file)
             if asked["kind"] == b"symlink":
-                os.unlink(file.name), os.symlink(body, file.name)
+                file.seek(0), os.unlink(file.name), os.symlink(file.read(), file.name)
             os.utime(file.name, ns=(int(asked["mtime_ns"]),) * 2, follow_symlinks=False)
             move(file.name, place(name))
     def POST(self, name, asked):
