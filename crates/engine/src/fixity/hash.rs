@@ -43,6 +43,9 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// That alone.
+    pub const BLAKE3: Wanted = Wanted { sha256: false, blake3: true };
+
     /// What has to be computed to hold a content against what is known of it, so that the chosen hash is known
     /// afterwards: it alone if it is known already, besides it one that is known; SHA-256 too where nothing is, because
     /// copies are compared by that.
@@ -79,16 +82,6 @@ impl Hasher {
         }
         if let Some(hash) = &mut self.blake3 {
             hash.update(bytes);
-        }
-    }
-
-    /// The same, on all cores where an algorithm can.
-    pub fn update_on_all_cores(&mut self, bytes: &[u8]) {
-        if let Some(hash) = &mut self.sha256 {
-            hash.update(bytes);
-        }
-        if let Some(hash) = &mut self.blake3 {
-            hash.update_rayon(bytes);
         }
     }
 

@@ -1,14 +1,16 @@
 //! Reading an original whole, so that neither the cache nor anybody else's work suffers much.
 
 use std::io;
+use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::fs::{Advice, AtFlags, Mode, OFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::hash::{Hasher, Wanted};
+use super::hash::{Hasher, Hashes, Wanted};
+use super::tree::{self, Parts};
 use super::verdict::{Expected, Look, Seen, is_version};
 use crate::beneath::{open_beneath, open_component};
 use crate::model::{FileType, RelPath};
@@ -16,10 +18,6 @@ use crate::target::Limit;
 
 /// The most that is read at once: what was read is still in a core's own cache when it is hashed there.
 pub const BUFFER_BYTES: usize = 256 << 10;
-/// So much of it is worth being hashed on several cores.
-const SHARED_MIN: usize = 128 << 10;
-/// And so much is read at once then.
-const SHARED_BYTES: usize = 4 << 20;
 
 /// How to read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,8 +26,24 @@ pub struct Manner<'m> {
     pub from_medium: bool,
     /// What reading is held to.
     pub limit: Option<&'m Limit>,
-    /// How many files are read at this moment: where it is one, all cores hash it.
-    pub readers: Option<&'m AtomicUsize>,
+    /// Who else reads.
+    pub readers: Option<Readers<'m>>,
+}
+
+/// Threads that read files at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct Readers<'m> {
+    /// How many files are read at this moment.
+    pub count: &'m AtomicUsize,
+    /// How many threads may read at once.
+    pub most: NonZero<usize>,
+}
+
+impl Readers<'_> {
+    /// Whether just one file is read at this moment.
+    pub(super) fn are_one(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 1
+    }
 }
 
 /// Opens a directory whose files are to be read.
@@ -74,21 +88,20 @@ pub fn read(
     if !is_version(expected, &seen, 1) {
         return Look::Other(Some(seen));
     }
-    let mut hasher = Hasher::new(wanted);
     let count = |change: fn(&AtomicUsize, usize, Ordering) -> usize| {
-        manner.readers.map(|readers| change(readers, 1, Ordering::Relaxed));
+        manner.readers.map(|readers| change(readers.count, 1, Ordering::Relaxed));
     };
     count(AtomicUsize::fetch_add);
-    let fed = feed(file.as_fd(), seen.size, manner, buffer, &mut hasher);
+    let content = hashes(file.as_fd(), seen.size, wanted, manner, buffer);
     count(AtomicUsize::fetch_sub);
-    let length = match fed {
-        Ok(length) => length,
+    let hashes = match content {
+        Ok(hashes) => hashes,
         Err(error) => return Look::Unreadable(error.to_string()),
     };
-    match stat_of(file.as_fd()) {
-        Ok(after) if seen_of(&after) == seen && length == seen.size => Look::Content(seen, hasher.finish()),
-        Ok(_) => Look::Moving,
-        Err(error) => Look::Unreadable(error.to_string()),
+    match (stat_of(file.as_fd()), hashes) {
+        (Ok(after), Some(hashes)) if seen_of(&after) == seen => Look::Content(seen, hashes),
+        (Ok(_), _) => Look::Moving,
+        (Err(error), _) => Look::Unreadable(error.to_string()),
     }
 }
 
@@ -131,83 +144,82 @@ fn seen_of(stat: &Stat) -> Seen {
     }
 }
 
-/// Reads to the end; how many bytes that were. What was not in the page cache before does not stay there.
-fn feed(
+/// Reads to the end and hashes; `None` if it is not of that size. What was not in the page cache before does not stay there.
+fn hashes(
     file: BorrowedFd<'_>,
     size: u64,
+    wanted: Wanted,
     manner: Manner<'_>,
     buffer: &mut Vec<u8>,
-    hasher: &mut Hasher,
-) -> io::Result<u64> {
+) -> io::Result<Option<Hashes>> {
     if manner.from_medium {
         rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
     }
-    let most = manner.limit.and_then(Limit::most);
-    let is_alone = || manner.readers.is_some_and(|count| count.load(Ordering::Relaxed) == 1);
-    let piece = || {
-        let bytes = if is_alone() { SHARED_BYTES } else { BUFFER_BYTES };
-        // One more than is expected, to see the end.
-        let expected = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).next_power_of_two();
-        most.map_or(bytes, |(_, limit)| bytes.min(limit)).min(expected)
-    };
-    let take = |bytes: usize| {
-        if let (Some(limit), Some((rate, _))) = (manner.limit, most) {
-            limit.take(bytes, rate);
+    let pieces = Pieces::of(file, manner.limit, !manner.from_medium);
+    let hashes = match (manner.readers, Parts::of(size)) {
+        (Some(readers), Some(parts)) if wanted == Wanted::BLAKE3 => {
+            let blake3 = tree::hash(&pieces, parts, readers, buffer)?;
+            blake3.map(|blake3| Hashes { blake3: Some(blake3), ..Hashes::default() })
         }
+        _ => in_order(&pieces, size, Hasher::new(wanted), buffer)?,
     };
-    let mut pieces = Pieces { file, was_cached: !manner.from_medium };
-    let (mut length, mut next, mut wanted) = (0, Vec::new(), piece());
-    let mut read = pieces.read(buffer, wanted, length)?;
-    while read > 0 {
-        take(read);
-        length += read as u64;
-        let bytes = &buffer[..read];
-        if length == size && read < wanted {
-            // A file that has grown since shows by its size afterwards.
-            hasher.update(bytes);
-            break;
-        }
-        wanted = piece();
-        read = if is_alone() && read >= SHARED_MIN {
-            let read = std::thread::scope(|scope| {
-                let reading = scope.spawn(|| pieces.read(&mut next, wanted, length));
-                hasher.update_on_all_cores(bytes);
-                reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })?;
-            std::mem::swap(buffer, &mut next);
-            read
-        } else {
-            hasher.update(bytes);
-            pieces.read(buffer, wanted, length)?
-        };
-    }
-    if !pieces.was_cached && length > 0 {
+    if !pieces.was_cached.into_inner() && size > 0 {
         rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
     }
-    Ok(length)
+    Ok(hashes)
 }
 
-/// A file that is read piece by piece.
-struct Pieces<'f> {
-    file: BorrowedFd<'f>,
-    /// All of it so far was in the page cache.
-    was_cached: bool,
-}
-
-impl Pieces<'_> {
-    /// Reads up to so many bytes from a place on to the front of the buffer.
-    fn read(&mut self, buffer: &mut Vec<u8>, wanted: usize, at: u64) -> io::Result<usize> {
-        if buffer.len() < wanted {
-            buffer.resize(wanted, 0);
+/// Hashes from the first byte to the last.
+fn in_order(pieces: &Pieces<'_>, size: u64, mut hasher: Hasher, buffer: &mut Vec<u8>) -> io::Result<Option<Hashes>> {
+    // One more than is expected, to see the end.
+    let wanted = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).min(BUFFER_BYTES);
+    let mut length = 0;
+    loop {
+        let read = pieces.read(buffer, wanted, length)?;
+        hasher.update(&buffer[..read]);
+        length += read as u64;
+        // A file that has grown since shows by its size afterwards.
+        if read == 0 || (length == size && read < wanted) {
+            return Ok((length == size).then(|| hasher.finish()));
         }
-        let buffer = &mut buffer[..wanted];
-        if self.was_cached
+    }
+}
+
+/// A file that is read piece by piece, by one thread or several.
+pub(super) struct Pieces<'f> {
+    file: BorrowedFd<'f>,
+    limit: Option<&'f Limit>,
+    /// All of it so far was in the page cache.
+    was_cached: AtomicBool,
+}
+
+impl<'f> Pieces<'f> {
+    pub(super) fn of(file: BorrowedFd<'f>, limit: Option<&'f Limit>, may_be_cached: bool) -> Self {
+        Pieces { file, limit, was_cached: AtomicBool::new(may_be_cached) }
+    }
+
+    /// Reads up to so many bytes from a place on to the front of the buffer, once the limit allows.
+    pub(super) fn read(&self, buffer: &mut Vec<u8>, wanted: usize, at: u64) -> io::Result<usize> {
+        let limit = self.limit.and_then(|limit| Some((limit, limit.most()?)));
+        let wanted = limit.map_or(wanted, |(_, (_, most))| wanted.min(most));
+        if buffer.len() < wanted {
+            buffer.resize(wanted.next_power_of_two(), 0);
+        }
+        let read = self.read_now(&mut buffer[..wanted], at)?;
+        if let Some((limit, (rate, _))) = limit {
+            limit.take(read, rate);
+        }
+        Ok(read)
+    }
+
+    fn read_now(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        if self.was_cached.load(Ordering::Relaxed)
             && let Ok(read) = read_cached(self.file, buffer, at)
         {
             return Ok(read);
         }
         // Not all file systems can say what they have at hand.
-        self.was_cached = false;
+        self.was_cached.store(false, Ordering::Relaxed);
         read_on(self.file, buffer, at)
     }
 }

@@ -21,7 +21,7 @@ use crate::daemon::sequencer::Difference;
 use crate::daemon::service::{check_identity, look_at_top};
 use crate::daemon::settings::RootSettings;
 use crate::fixity::hash::{Hashes, Wanted};
-use crate::fixity::read::{self, Manner};
+use crate::fixity::read::{self, Manner, Readers};
 use crate::fixity::verdict::{Expected, Look, Verdict, judge};
 use crate::inventory::{DirId, FileId, RootRow, View};
 use crate::model::{
@@ -79,8 +79,9 @@ pub(super) fn verify(
     let ago = |age: Duration| Timestamp(now.0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)));
     let (fresh_since, algorithm) = (job.max_age.map(ago), around.settings.digest);
     let busy = AtomicU64::new(0);
-    let readers = AtomicUsize::new(0);
+    let count = AtomicUsize::new(0);
     let threads = around.settings.scan_threads.get();
+    let readers = Readers { count: &count, most: around.settings.scan_threads };
     let mut collector = Collector {
         around,
         roots: &roots,
@@ -99,7 +100,7 @@ pub(super) fn verify(
     let (give, units) = bounded::<Unit>(UNITS_MAX * threads);
     let (told, results) = bounded::<Vec<Reading>>(UNITS_MAX * threads);
     let outcome = std::thread::scope(|scope| {
-        let (roots, busy, readers) = (&roots, &busy, &readers);
+        let (roots, busy) = (&roots, &busy);
         let walker = scope.spawn(move || -> Result<(), FixityError> {
             let view = View::open(&around.inventory)?;
             let every = Walk { view: &view, algorithm, fresh_since, takes_unsettled: job.is_alone };
