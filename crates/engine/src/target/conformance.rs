@@ -192,6 +192,8 @@ fn rename_and_remove(session: &dyn Session, is_filesystem: bool) {
     // Where there are only objects, a directory goes with the last of them.
     assert_eq!(session.remove(&path("r/s/dir")).unwrap(), is_filesystem);
     assert!(!session.remove(&path("r/s/dir")).unwrap());
+    put(session, &path("r/s/dir"), b"a file where a directory was", None);
+    assert!(session.remove(&path("r/s/dir")).unwrap());
     let trash = path(".keepwatch-trash/day");
     for _ in 0..2 {
         put(session, &path("r/t"), b"t", None);

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::address::FarDir;
 use super::receiver::{self, Remote};
@@ -240,6 +241,8 @@ fn a_far_side_that_is_hostile_or_noisy_is_survived() {
         let session = super::receiver::session(&remote);
         far.write_all(answer).unwrap();
         let side = std::thread::spawn(move || {
+            // Nothing is asked if the first answer was seen to be wrong before.
+            far.set_read_timeout(Some(Duration::from_secs(1)))?;
             let _ = far.read(&mut [0; 64]);
             far.write_all(answer)
         });
