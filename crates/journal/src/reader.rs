@@ -201,7 +201,7 @@ impl Reader {
             }
         }
         let cursor = Cursor { journal: frames.header().journal, seq: found.last, hash: found.hash };
-        Ok(Batch { records: records.into(), cursor, text: Arc::new(text.to_vec()) })
+        Ok(Batch { records: Arc::new(records), cursor, text: Arc::new(text.to_vec()) })
     }
 
     /// Finds the next batch in the files, and moves behind it.

@@ -17,7 +17,7 @@ use crate::value::{Cursor, Seq};
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The records, in order.
-    pub records: Arc<[Record]>,
+    pub records: Arc<Vec<Record>>,
     /// The commit line that closes them.
     pub cursor: Cursor,
     /// The text of the whole batch.
@@ -35,7 +35,7 @@ impl Batch {
     pub(crate) fn after(self, seq: Seq) -> Batch {
         match self.records.iter().position(|record| record.seq > seq) {
             Some(0) | None => self,
-            Some(behind) => Batch { records: self.records[behind..].into(), ..self },
+            Some(behind) => Batch { records: Arc::new(self.records[behind..].to_vec()), ..self },
         }
     }
 }

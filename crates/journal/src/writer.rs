@@ -173,7 +173,7 @@ impl Writer {
                 Ok((cursor, number)) => {
                     self.head = cursor;
                     let Pending { text, records } = batch;
-                    self.tail.publish(Batch { records: records.into(), cursor, text: Arc::new(text) }, number);
+                    self.tail.publish(Batch { records: Arc::new(records), cursor, text: Arc::new(text) }, number);
                 }
                 Err(error) => {
                     self.pending.push_front(batch);

@@ -77,7 +77,7 @@ impl Follower {
         let mut reader = Reader::follow(disk, &self.journal, tail, self.inventory.cursor()?)?;
         loop {
             while let Some(batches) = next_batches(&mut reader)? {
-                let parts: Vec<&[Record]> = batches.iter().map(|batch| &*batch.records).collect();
+                let parts: Vec<&[Record]> = batches.iter().map(|batch| batch.records.as_slice()).collect();
                 let Some(to) = batches.last().map(|batch| batch.cursor) else { break };
                 let records: usize = parts.iter().map(|part| part.len()).sum();
                 self.inventory.apply_parts(&parts, to)?;

@@ -248,11 +248,11 @@ fn reader_at(disk: &Arc<dyn Disk>, journal: &std::path::Path, cursor: Cursor) ->
 }
 
 /// Records of one transaction, and where they end.
-type Together = (Arc<[Record]>, Cursor);
+type Together = (Arc<Vec<Record>>, Cursor);
 
 /// Records of one commit, shared, or of several, put together.
 enum Gathered {
-    One(Arc<[Record]>),
+    One(Arc<Vec<Record>>),
     Many(Vec<Record>),
 }
 
@@ -274,11 +274,11 @@ impl Gathered {
     }
 }
 
-impl From<Gathered> for Arc<[Record]> {
+impl From<Gathered> for Arc<Vec<Record>> {
     fn from(gathered: Gathered) -> Self {
         match gathered {
             Gathered::One(records) => records,
-            Gathered::Many(records) => records.into(),
+            Gathered::Many(records) => Arc::new(records),
         }
     }
 }

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::Instant;
 
-use keepwatch_journal::Reader;
+use keepwatch_journal::{Batch, Reader};
 
 use super::ground::Ground;
 use super::pass::BATCH_BYTES_MAX;
 use super::perform::Ahead;
 use super::round::{Dirty, Paths};
-use super::{AtWork, Keeper, LOOK_WAIT, Phase, Trouble, next_records};
+use super::{AtWork, Keeper, LOOK_WAIT, Phase, Trouble, next_batches, records};
 use crate::model::{Body, FileType, Op, Record, Seq};
 use crate::sync::plan::{Need, need};
 use crate::target::TargetError;
@@ -84,8 +84,8 @@ impl Keeper {
             self.view.let_go()?;
             // Looked at first: what is journaled afterwards is not the scan's.
             let is_all_found = self.acting.are_scans_done(&self.view)?;
-            let records = next_records(reader, &mut seen)?;
-            if records.is_empty() {
+            let batches = next_batches(reader, &mut seen)?;
+            if batches.is_empty() {
                 self.perform_on(work, std::mem::take(&mut jobs), Some(ahead), false)?;
                 bytes = 0;
                 if is_all_found {
@@ -94,7 +94,7 @@ impl Keeper {
                 let _ = self.around.tail.wait_past(seen, Instant::now() + LOOK_WAIT);
                 continue;
             }
-            let (new, mut other) = self.sorted(records);
+            let (new, mut other) = self.sorted(&batches);
             self.applied(seen)?;
             self.expect_to_pass(work)?;
             for (root, path) in new {
@@ -136,8 +136,8 @@ impl Keeper {
     }
 
     /// Where records tell of something new that is complete, and where of anything else.
-    fn sorted(&mut self, records: Vec<Record>) -> (Paths, Dirty) {
-        let is_new = |record: &Record| match &record.body {
+    fn sorted(&mut self, batches: &[Batch]) -> (Paths, Dirty) {
+        let is_new = |record: &&Record| match &record.body {
             Body::Settled(_) => true,
             Body::Change(change) => {
                 let may_have_more_names = |nlink, kind| nlink > 1 && kind != FileType::Dir;
@@ -146,8 +146,8 @@ impl Keeper {
             }
             _ => false,
         };
-        let (new, other): (Vec<_>, Vec<_>) = records.into_iter().partition(is_new);
-        (self.dirty(&new).paths, self.dirty(&other))
+        let (new, other) = (records(batches).filter(is_new), records(batches).filter(|record| !is_new(record)));
+        (self.dirty(new).paths, self.dirty(other))
     }
 }
 

@@ -29,7 +29,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use keepwatch_journal::{Disk, ReadError, Reader, Tail};
+use keepwatch_journal::{Batch, Disk, ReadError, Reader, Tail};
 
 use crate::daemon::acting::{ActError, Acting};
 use crate::daemon::progress::Progress;
@@ -351,12 +351,12 @@ impl Keeper {
         let mut settled = Instant::now();
         loop {
             self.check_stop()?;
-            let records = next_records(&mut reader, &mut seen)?;
-            if self.follow(&records, seen)? {
+            let batches = next_batches(&mut reader, &mut seen)?;
+            if self.follow(&batches, seen)? {
                 settled = Instant::now();
                 continue;
             }
-            if !records.is_empty() {
+            if !batches.is_empty() {
                 continue;
             }
             self.fresh = HashMap::new();
@@ -393,12 +393,12 @@ impl Keeper {
     }
 
     /// Does what records ask for; whether they asked for anything.
-    fn follow(&mut self, records: &[Record], seen: Seq) -> Result<bool, Trouble> {
-        let dirty = self.dirty(records);
+    fn follow(&mut self, batches: &[Batch], seen: Seq) -> Result<bool, Trouble> {
+        let dirty = self.dirty(records(batches));
         if dirty.is_empty() {
             return Ok(false);
         }
-        let (since, due) = (records.first().map(|record| record.at), dirty.paths.len() as u64);
+        let (since, due) = (records(batches).next().map(|record| record.at), dirty.paths.len() as u64);
         self.settings.meter.change(|reading| {
             reading.due = due;
             reading.behind_since = reading.behind_since.or(since);
@@ -615,15 +615,20 @@ impl Keeper {
 }
 
 /// What is journaled by now, as much as is looked at together; `seen` moves on to its end.
-fn next_records(reader: &mut Reader, seen: &mut Seq) -> Result<Vec<Record>, Trouble> {
-    let mut records = Vec::new();
-    while records.len() < round::RECORDS_MAX
+fn next_batches(reader: &mut Reader, seen: &mut Seq) -> Result<Vec<Batch>, Trouble> {
+    let (mut batches, mut count) = (Vec::new(), 0);
+    while count < round::RECORDS_MAX
         && let Some(batch) = reader.next_batch()?
     {
         *seen = batch.cursor.seq;
-        records.extend(batch.records.iter().cloned());
+        count += batch.records.len();
+        batches.push(batch);
     }
-    Ok(records)
+    Ok(batches)
+}
+
+fn records(batches: &[Batch]) -> impl Iterator<Item = &Record> + Clone {
+    batches.iter().flat_map(|batch| batch.records.iter())
 }
 
 /// The directories above a root's place belong to no original: others may pass through them.

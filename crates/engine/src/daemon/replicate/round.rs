@@ -33,9 +33,9 @@ impl Dirty {
 
 impl Keeper {
     /// At which paths records say to look.
-    pub(super) fn dirty(&mut self, records: &[Record]) -> Dirty {
+    pub(super) fn dirty<'r>(&mut self, records: impl Iterator<Item = &'r Record> + Clone) -> Dirty {
         let mut dirty = Dirty::default();
-        self.forget_fresh(records);
+        self.forget_fresh(records.clone());
         let add = |paths: &mut Paths, root: &RootName, path: &RelPath| {
             if let Some(index) = self.roots.iter().position(|kept| kept.name == *root)
                 && !path.is_root()
@@ -68,7 +68,7 @@ impl Keeper {
     }
 
     /// What was copied before its path changed says nothing of what is there now.
-    fn forget_fresh(&mut self, records: &[Record]) {
+    fn forget_fresh<'r>(&mut self, records: impl Iterator<Item = &'r Record>) {
         for record in records {
             let Body::Change(change) = &record.body else { continue };
             if self.fresh.is_empty() {

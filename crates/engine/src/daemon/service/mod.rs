@@ -292,6 +292,9 @@ impl Service {
     fn hear_scan(&mut self, message: Message) -> Result<()> {
         self.on_scan(message)?;
         for _ in 1..FOUND_AT_ONCE {
+            if self.sequencer.ledger.pending() >= self.settings.commit_records {
+                break;
+            }
             match self.scans.heard.try_recv() {
                 Ok(message) => self.on_scan(message)?,
                 Err(_) => break,
