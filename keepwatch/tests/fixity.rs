@@ -158,6 +158,8 @@ fn a_file_that_changes_while_it_is_read_is_no_finding() {
             number += 1;
             let file = fs::File::options().write(true).open(&path).unwrap();
             std::os::unix::fs::FileExt::write_all_at(&file, &number.to_le_bytes(), number % 4096 * 1024).unwrap();
+            // Often enough for each reading, and no flood of events, all of which a verification waits for.
+            std::thread::sleep(std::time::Duration::from_micros(500));
         }
     });
     for _ in 0..10 {
