@@ -11,6 +11,9 @@ import harness
 import service
 import tree
 
+# So much of a file is made at once.
+PIECE = 64 << 20
+
 
 def arguments(parser) -> None:
     service.arguments(parser)
@@ -77,9 +80,11 @@ def make(top: pathlib.Path, options) -> None:
     for number in range(options.dirs):
         at = top / f"{number // 100:03d}" / f"{number % 100:02d}"
         at.mkdir(parents=True)
-        for file in range(number * options.files // options.dirs, (number + 1) * options.files // options.dirs):
-            path = at / f"{file:07d}.dat"
-            path.write_bytes(rng.randbytes(options.size))
+        for index in range(number * options.files // options.dirs, (number + 1) * options.files // options.dirs):
+            path = at / f"{index:07d}.dat"
+            with path.open("wb") as file:
+                for done in range(0, options.size, PIECE):
+                    file.write(rng.randbytes(min(PIECE, options.size - done)))
             mtime_ns = tree.NEWEST_NS - rng.randrange(tree.YEAR_NS)
             os.utime(path, ns=(mtime_ns, mtime_ns))
 
