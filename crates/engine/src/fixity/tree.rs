@@ -114,7 +114,12 @@ impl Job<'_> {
             if number >= self.parts.count() {
                 break;
             }
-            let Some(value) = self.value(number, buffer)? else { return Ok(false) };
+            let value = self.value(number, buffer);
+            if !matches!(value, Ok(Some(_))) {
+                // What the others would still read is of no use.
+                self.next.store(self.parts.count(), Ordering::Relaxed);
+            }
+            let Some(value) = value? else { return Ok(false) };
             let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(slot) = usize::try_from(number).ok().and_then(|number| values.get_mut(number)) {
                 *slot = value;
