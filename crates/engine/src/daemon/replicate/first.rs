@@ -77,7 +77,12 @@ impl Keeper {
         self.all_applied()
     }
 
-    fn copy_found(&mut self, work: &AtWork<'_>, reader: &mut Reader, ahead: &mut Ahead) -> Result<Seq, Trouble> {
+    fn copy_found(
+        &mut self,
+        work: &AtWork<'_>,
+        reader: &mut Reader,
+        ahead: &mut Ahead<'_, '_>,
+    ) -> Result<Seq, Trouble> {
         let (mut jobs, mut bytes, mut seen) = (Vec::new(), 0, Seq::ZERO);
         loop {
             self.check_stop()?;
@@ -86,7 +91,7 @@ impl Keeper {
             let is_all_found = self.acting.are_scans_done(&self.view)?;
             let batches = next_batches(reader, &mut seen)?;
             if batches.is_empty() {
-                self.perform_on(work, std::mem::take(&mut jobs), Some(ahead), false)?;
+                self.perform_on(work, std::mem::take(&mut jobs), Some(ahead), !is_all_found)?;
                 bytes = 0;
                 if is_all_found {
                     return Ok(seen);

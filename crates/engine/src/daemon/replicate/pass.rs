@@ -204,7 +204,7 @@ impl Keeper {
         &mut self,
         work: &AtWork<'_>,
         jobs: Vec<Job>,
-        mut ahead: Option<&mut Ahead>,
+        mut ahead: Option<&mut Ahead<'_, '_>>,
         goes_on: bool,
     ) -> Result<(), Trouble> {
         if jobs.is_empty() && ahead.as_ref().is_none_or(|ahead| ahead.is_empty()) {
@@ -225,7 +225,7 @@ impl Keeper {
     }
 
     /// Gives up what is under way, and tells what was done of it nevertheless.
-    pub(super) fn account_for(&mut self, work: &AtWork<'_>, ahead: Ahead) -> Result<(), Trouble> {
+    pub(super) fn account_for(&mut self, work: &AtWork<'_>, ahead: Ahead<'_, '_>) -> Result<(), Trouble> {
         ahead.give_up().try_for_each(|done| self.account(work, done))
     }
 

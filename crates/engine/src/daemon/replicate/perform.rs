@@ -2,9 +2,9 @@
 //! told as acts; the caller journals them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,8 @@ use crate::target::{self, Meta, Session, TargetError};
 /// So many are taken in while those before them are published, and those before them told. Fewer cost more syncs, more keep the disk idle for longer before
 /// the first is published, and the inventory after the last.
 pub(super) const PIECE: usize = 4_096;
-/// Pieces that may be under way while more is planned: one is taken in, one is published.
+/// Pieces that may be under way while more is planned: one is taken in, one is published. More only where they are of so few files
+/// that threads had nothing to do.
 const AHEAD_MAX: usize = 2;
 
 /// A root, as a replica sees it at work.
@@ -72,43 +73,61 @@ type Tried = Option<(Result<Taken, CopyError>, Duration)>;
 /// Directories, by their roots, whose times change by what is done.
 pub(super) type Touched = BTreeSet<(usize, RelPath)>;
 
-/// Pieces that a target takes in, one after another, in one thread and publishes in another, beside the one that plans and tells.
-pub(super) struct Ahead {
-    pieces: Sender<Arc<Vec<Job>>>,
-    published: Receiver<(Done, Touched)>,
-    under_way: VecDeque<Arc<Vec<Job>>>,
-    is_given_up: Arc<AtomicBool>,
+/// Pieces that a target takes in, so many files at a time, and publishes as they are whole, beside the thread that plans and
+/// tells. A large file holds up none but the piece that it is in.
+pub(super) struct Ahead<'s, 'e> {
+    scope: &'s Scope<'s, 'e>,
+    work: &'s Work<'s>,
+    /// Threads that take in.
+    takers: usize,
+    wanted: (Sender<Wanted>, Receiver<Wanted>),
+    whole: Sender<Arc<Piece>>,
+    published: Receiver<(Arc<Piece>, Done, Touched)>,
+    under_way: Vec<Arc<Piece>>,
+    state: Arc<AheadState>,
 }
 
-impl Ahead {
+/// One job of a piece, by its number.
+type Wanted = (Arc<Piece>, usize);
+
+/// What is published together.
+struct Piece {
+    jobs: Vec<Job>,
+    tried: Mutex<Vec<Tried>>,
+    /// Jobs that were not yet tried.
+    left: AtomicUsize,
+}
+
+#[derive(Default)]
+struct AheadState {
+    /// Nothing else is taken in.
+    is_in_trouble: AtomicBool,
+    /// Nothing else is published.
+    is_given_up: AtomicBool,
+}
+
+impl<'s, 'e> Ahead<'s, 'e> {
     /// Begins to take in and publish what comes.
-    pub(super) fn start<'s>(scope: &'s Scope<'s, '_>, work: &'s Work<'_>) -> Self {
-        let (pieces, wanted) = unbounded::<Arc<Vec<Job>>>();
-        let (take, taken) = unbounded();
+    pub(super) fn start(scope: &'s Scope<'s, 'e>, work: &'s Work<'_>) -> Self {
+        let (whole, to_publish) = unbounded::<Arc<Piece>>();
         let (publish, published) = unbounded();
-        let is_given_up = Arc::new(AtomicBool::new(false));
-        let given_up = Arc::clone(&is_given_up);
+        let state = Arc::<AheadState>::default();
+        let ahead = Arc::clone(&state);
         scope.spawn(move || {
-            for piece in wanted {
-                let tried = work.take_all(&piece, &given_up);
-                let _ = take.send((piece, tried));
-            }
-        });
-        let given_up = Arc::clone(&is_given_up);
-        scope.spawn(move || {
-            for (piece, tried) in taken {
+            for piece in to_publish {
                 let (mut done, mut touched) = (Done::default(), Touched::new());
-                if given_up.load(Ordering::Relaxed) {
+                let tried = std::mem::take(&mut *piece.tried());
+                if ahead.is_given_up.load(Ordering::Relaxed) {
                     work.discard(tried);
                 } else {
-                    work.publish(&piece, tried, &mut done, &mut touched);
+                    work.publish(&piece.jobs, tried, &mut done, &mut touched);
                 }
                 // After trouble with the target nothing else is begun.
-                given_up.fetch_or(done.trouble.is_some(), Ordering::Relaxed);
-                let _ = publish.send((done, touched));
+                ahead.is_given_up.fetch_or(done.trouble.is_some(), Ordering::Relaxed);
+                let _ = publish.send((piece, done, touched));
             }
         });
-        Ahead { pieces, published, under_way: VecDeque::new(), is_given_up }
+        Ahead { scope, work, takers: 0, wanted: unbounded(), whole, published, under_way: Vec::new(), state }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -117,25 +136,92 @@ impl Ahead {
 
     /// What may be at the target by now, and was not told of.
     pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.under_way.iter().flat_map(|piece| piece.iter())
+        self.under_way.iter().flat_map(|piece| piece.jobs.iter())
+    }
+
+    /// Whether nothing else need be planned to keep all at work.
+    fn has_enough(&self) -> bool {
+        self.under_way.len() > AHEAD_MAX && self.jobs_under_way() > 2 * self.work.transfers
+    }
+
+    fn jobs_under_way(&self) -> usize {
+        self.under_way.iter().map(|piece| piece.jobs.len()).sum()
     }
 
     fn begin(&mut self, jobs: Vec<Job>) {
-        let piece = Arc::new(jobs);
-        self.under_way.push_back(Arc::clone(&piece));
-        let _ = self.pieces.send(piece);
+        let count = jobs.len();
+        let tried = Mutex::new((0..count).map(|_| None).collect());
+        let piece = Arc::new(Piece { jobs, tried, left: AtomicUsize::new(count) });
+        for number in 0..count {
+            let _ = self.wanted.0.send((Arc::clone(&piece), number));
+        }
+        self.under_way.push(piece);
+        while self.takers < self.work.transfers.min(self.jobs_under_way()) {
+            self.takers += 1;
+            let (work, wanted, whole, state) =
+                (self.work, self.wanted.1.clone(), self.whole.clone(), Arc::clone(&self.state));
+            self.scope.spawn(move || {
+                for (piece, number) in wanted {
+                    let turn = Turn { piece, whole: &whole };
+                    turn.piece.take(number, work, &state);
+                }
+            });
+        }
     }
 
-    /// Waits for the first that is under way. `None`: none is.
+    /// Waits for one that is under way. `None`: none is.
     fn wait(&mut self) -> Option<(Done, Touched)> {
-        self.under_way.pop_front()?;
-        self.published.recv().ok()
+        let published = if self.is_empty() { None } else { self.published.recv().ok() };
+        self.ended(published)
+    }
+
+    /// One that was published. `None`: none was.
+    fn look(&mut self) -> Option<(Done, Touched)> {
+        let published = self.published.try_recv().ok();
+        self.ended(published)
+    }
+
+    fn ended(&mut self, published: Option<(Arc<Piece>, Done, Touched)>) -> Option<(Done, Touched)> {
+        let (piece, done, touched) = published?;
+        self.under_way.retain(|other| !Arc::ptr_eq(other, &piece));
+        Some((done, touched))
     }
 
     /// Gives up what is under way; what was published nevertheless.
     pub(super) fn give_up(mut self) -> impl Iterator<Item = Done> {
-        self.is_given_up.store(true, Ordering::Relaxed);
+        self.state.is_in_trouble.store(true, Ordering::Relaxed);
+        self.state.is_given_up.store(true, Ordering::Relaxed);
         std::iter::from_fn(move || self.wait()).map(|(done, _)| done)
+    }
+}
+
+/// One job's turn. When the last of a piece is over, however it ended, the piece goes on.
+struct Turn<'a> {
+    piece: Arc<Piece>,
+    whole: &'a Sender<Arc<Piece>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.piece.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let _ = self.whole.send(Arc::clone(&self.piece));
+        }
+    }
+}
+
+impl Piece {
+    fn tried(&self) -> MutexGuard<'_, Vec<Tried>> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the target take one in, unless it is in trouble.
+    fn take(&self, number: usize, work: &Work<'_>, state: &AheadState) {
+        if state.is_in_trouble.load(Ordering::Relaxed) {
+            return;
+        }
+        let (result, is_in_trouble) = work.take(&self.jobs[number]);
+        state.is_in_trouble.fetch_or(is_in_trouble, Ordering::Relaxed);
+        self.tried()[number] = Some(result);
     }
 }
 
@@ -189,7 +275,7 @@ pub(super) struct Work<'w> {
 impl Work<'_> {
     /// Does it all, and what is under way, in an order in which nothing stands in another's way. If more comes (`goes_on`),
     /// what is to be taken in last may be under way still when this returns.
-    pub(super) fn perform(&self, jobs: Vec<Job>, ahead: Option<&mut Ahead>, goes_on: bool) -> Done {
+    pub(super) fn perform(&self, jobs: Vec<Job>, ahead: Option<&mut Ahead<'_, '_>>, goes_on: bool) -> Done {
         let mut done = Done::default();
         let mut touched = Touched::new();
         let (mut to_make, mut puts, mut later) = (Vec::new(), Vec::new(), Vec::new());
@@ -305,18 +391,26 @@ impl Work<'_> {
     }
 
     /// Puts files and nodes: while some are published, the next are taken in.
-    fn put(&self, jobs: Vec<Job>, ahead: Option<&mut Ahead>, goes_on: bool, done: &mut Done, touched: &mut Touched) {
+    fn put(
+        &self,
+        jobs: Vec<Job>,
+        ahead: Option<&mut Ahead<'_, '_>>,
+        goes_on: bool,
+        done: &mut Done,
+        touched: &mut Touched,
+    ) {
         let Some(ahead) = ahead else {
-            let tried = self.take_all(&jobs, &AtomicBool::new(false));
+            let tried = side_by_side(&jobs, self.transfers, |job| {
+                let (result, is_in_trouble) = self.take(job);
+                (result, !is_in_trouble)
+            });
             return self.publish(&jobs, tried, done, touched);
         };
         if !jobs.is_empty() {
             ahead.begin(jobs);
         }
-        let under_way_max = if goes_on { AHEAD_MAX } else { 0 };
         while done.trouble.is_none()
-            && ahead.under_way.len() > under_way_max
-            && let Some((published, dirs)) = ahead.wait()
+            && let Some((published, dirs)) = if goes_on && !ahead.has_enough() { ahead.look() } else { ahead.wait() }
         {
             done.join(published);
             touched.extend(dirs);
@@ -367,17 +461,15 @@ impl Work<'_> {
         }
     }
 
-    /// Lets the target take each in, in threads, unless it was given up; what came of each, in their order.
-    fn take_all(&self, jobs: &[Job], is_given_up: &AtomicBool) -> Vec<Tried> {
-        side_by_side(jobs, self.transfers, |job| {
-            let begun = Instant::now();
-            let result = match &self.roots[job.root].source {
-                Some(source) => source.take(&job.path, &job.original, self.session, &self.place(job.root, &job.path)),
-                None => Err(CopyError::Changed),
-            };
-            let is_in_trouble = matches!(&result, Err(CopyError::Target(error)) if error.is_of_the_place());
-            ((result, begun.elapsed()), !is_in_trouble && !is_given_up.load(Ordering::Relaxed))
-        })
+    /// Lets the target take one in; how long that took, and whether the target is in trouble.
+    fn take(&self, job: &Job) -> ((Result<Taken, CopyError>, Duration), bool) {
+        let begun = Instant::now();
+        let result = match &self.roots[job.root].source {
+            Some(source) => source.take(&job.path, &job.original, self.session, &self.place(job.root, &job.path)),
+            None => Err(CopyError::Changed),
+        };
+        let is_in_trouble = matches!(&result, Err(CopyError::Target(error)) if error.is_of_the_place());
+        ((result, begun.elapsed()), is_in_trouble)
     }
 
     /// `false`: the target cannot do that; it takes the content again.

@@ -30,6 +30,8 @@ const LONG_MAX: usize = 1_000;
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     tries: u32,
+    /// Its turn has come. Until it has, a record may have it looked at as often as it changes, and that is no other try.
+    is_trying: bool,
     due: Instant,
     since: Timestamp,
 }
@@ -77,7 +79,7 @@ impl Retries {
         let due = self.waiting.iter_mut().filter(|(_, one)| one.due <= now);
         let paths = due.map(|(key, one)| {
             // Unless it is told of before, it would be tried again and again.
-            one.due = now + GIVEN_UP;
+            (one.is_trying, one.due) = (true, now + GIVEN_UP);
             key.clone()
         });
         Dirty { paths: paths.collect(), trees: Paths::new() }
@@ -87,6 +89,13 @@ impl Retries {
     pub(super) fn hurry(&mut self) {
         let now = Instant::now();
         self.waiting.values_mut().for_each(|one| (one.tries, one.due) = (one.tries.min(TRIES_MAX), now));
+    }
+
+    /// What failed below a directory that is not there any more is to be looked at now.
+    pub(super) fn hurry_below(&mut self, root: usize, dir: &RelPath) {
+        let now = Instant::now();
+        let below = self.waiting.iter_mut().filter(|((of, path), _)| *of == root && path.is_within(dir));
+        below.for_each(|(_, one)| one.due = now);
     }
 
     /// It failed once more; `true` if it is given up now and was not before.
@@ -99,7 +108,11 @@ impl Retries {
         let (first, most) = if self.once { (WAIT_FIRST_ONCE, WAIT_MAX_ONCE) } else { (WAIT_FIRST, WAIT_MAX) };
         let now = Instant::now();
         let jitter = (self.jitter.hash_one((&key, now)) % 512) as u32;
-        let one = self.waiting.entry(key).or_insert(Waiting { tries: 0, due: now, since: meter::now() });
+        let one =
+            self.waiting.entry(key).or_insert(Waiting { tries: 0, is_trying: true, due: now, since: meter::now() });
+        if !std::mem::take(&mut one.is_trying) && !is_final {
+            return false;
+        }
         let was_given_up = one.tries >= TRIES_MAX;
         one.tries = if is_final { TRIES_MAX } else { (one.tries + 1).min(TRIES_MAX) };
         let wait = (first * 2_u32.pow(one.tries.saturating_sub(1).min(16))).min(most);
@@ -146,7 +159,7 @@ impl Retries {
             return false;
         }
         let since = meter::now();
-        let one = self.waiting.entry(key).or_insert(Waiting { tries: 0, due, since });
+        let one = self.waiting.entry(key).or_insert(Waiting { tries: 0, is_trying: false, due, since });
         one.due = due;
         true
     }
@@ -160,11 +173,22 @@ mod tests {
     #[test]
     fn what_fails_is_given_up_once_and_tried_again_after_a_day() {
         let (mut retries, path) = (Retries::new(false), RelPath::new("a").unwrap());
-        let given_up = (0..TRIES_MAX + 3).filter(|_| retries.failed(0, &path, false)).count();
-        assert_eq!(given_up, 1);
+        let later = Instant::now() + WAIT_MAX * 2;
+        let given_up = (0..TRIES_MAX + 3).filter(|_| {
+            let is_given_up = retries.failed(0, &path, false);
+            // Before its time it is not tried, only looked at.
+            assert!(!retries.failed(0, &path, false));
+            retries.take_due(later);
+            is_given_up
+        });
+        assert_eq!(given_up.count(), 1);
         assert!(retries.is_idle() && retries.take_due(Instant::now() + WAIT_MAX * 2).is_empty());
         assert!(!retries.take_due(Instant::now() + GIVEN_UP).is_empty());
         retries.hurry();
+        assert!(!retries.take_due(Instant::now()).is_empty());
+        retries.hurry_below(0, &RelPath::new("b").unwrap());
+        assert!(retries.take_due(Instant::now()).is_empty());
+        retries.hurry_below(0, &RelPath::ROOT);
         assert!(!retries.take_due(Instant::now()).is_empty());
         assert!(retries.forget(0, &path) && !retries.forget(0, &path));
         assert!(retries.failed(0, &path, true), "what cannot be is given up at once");

@@ -53,9 +53,13 @@ impl Keeper {
                         add(&mut dirty.paths, &change.root, &change.path);
                     }
                     let Some(old) = &change.old else { continue };
-                    add(&mut dirty.paths, old.root.as_ref().unwrap_or(&change.root), &old.path);
+                    let old_root = old.root.as_ref().unwrap_or(&change.root);
+                    add(&mut dirty.paths, old_root, &old.path);
                     if change.facts.as_ref().is_none_or(|facts| facts.kind == FileType::Dir) {
                         add(&mut dirty.trees, &change.root, &change.path);
+                        if let Some(root) = self.roots.iter().position(|kept| kept.name == *old_root) {
+                            self.retries.hurry_below(root, &old.path);
+                        }
                     }
                 }
                 Body::Settled(settled) if !self.is_fresh(settled) => {
@@ -110,7 +114,8 @@ impl Keeper {
                 let Some(job) = self.look(work, root, path)? else { continue };
                 bytes += job.original.size;
                 jobs.push(job);
-                if jobs.len() >= self.batch() || bytes >= super::pass::BATCH_BYTES_MAX {
+                let is_much = bytes >= super::pass::BATCH_BYTES_MAX && jobs.len() >= self.settings.transfers;
+                if jobs.len() >= self.batch() || is_much {
                     bytes = 0;
                     self.perform(work, std::mem::take(&mut jobs))?;
                     self.all_applied()?;
