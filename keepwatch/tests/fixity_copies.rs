@@ -23,6 +23,39 @@ fn proved(house: &House, replica: &str) -> usize {
 }
 
 #[test]
+fn a_copy_that_was_not_hashed_is_presumed_until_it_is_read() {
+    let mut house = House::with_replicas(&["vault"], "");
+    let config = house.dir.path().join("state.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("delete_delay", "hash = false\ndelete_delay");
+    fs::write(&config, text).unwrap();
+    make_tree(&house.root(), 60);
+    fs::File::create(house.root().join("sparse")).unwrap().set_len(1 << 20).unwrap();
+    house.keepwatch.start_and_settle();
+    house.wait_copied(&["vault"]);
+    let records = house.keepwatch.records();
+    let copied: Vec<_> = records.iter().filter(|record| record["do"] == "copied" && record["type"] == "file").collect();
+    assert!(copied.len() > 60);
+    for record in copied {
+        // What has holes is read, so that it keeps them.
+        let is_read = record["path"] == "sparse";
+        assert_eq!(record["proof"], if is_read { "written" } else { "presumed" }, "{record}");
+        assert_eq!(record["sha256"].is_string(), is_read, "{record}");
+    }
+    let bad = house.copies("vault").join("d1/e1/f1");
+    flip(&bad, &mut Dice::new(1));
+    // Before the originals are read nobody knows what the copies should be.
+    assert_eq!(house.verify(&["--replica", "vault"], 0).1["unknown"], 60);
+    house.settle();
+    let (found, sum) = house.verify(&["--replica", "vault"], 1);
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["d1/e1/f1"], "{found:?} {sum}");
+    house.verify(&["--replica", "vault", "--repair"], 1);
+    assert!(house.verify(&["--replica", "vault"], 0).0.is_empty());
+    assert_eq!(proved(&house, "vault"), files(&house.root()).len());
+    assert!(support::pair::differences(&house.root(), &house.copies("vault")).is_empty());
+    house.keepwatch.stop();
+}
+
+#[test]
 fn rot_at_a_replica_is_found_and_mended() {
     let mut house = House::with_replicas(&["vault", "second"], "");
     make_tree(&house.root(), sized(200, 20_000));

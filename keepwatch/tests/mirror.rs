@@ -35,6 +35,14 @@ fn a_tree_of_all_kinds_is_copied_once_and_then_nothing_is_sent_again() {
     pair.assert_same();
     assert!(fs::metadata(pair.target().join("sparse")).unwrap().blocks() < 64, "holes stay holes");
     assert!(pair.once_fine().contains("0 copied"), "nothing is sent twice");
+    // The same without reading it here, into a state and a target of their own.
+    let mut unread = Pair::new();
+    unread.flags.push("--no-hash".to_owned());
+    fs::remove_dir(unread.source()).unwrap();
+    fs::rename(&source, unread.source()).unwrap();
+    unread.once_fine();
+    unread.assert_same();
+    assert!(unread.once_fine().contains("0 copied"));
 }
 
 #[test]

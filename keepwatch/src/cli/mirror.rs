@@ -76,6 +76,9 @@ pub struct Args {
     /// Files copied at the same time; by default what suits the kind of target
     #[arg(long, visible_alias = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub transfers: Option<u16>,
+    /// To a directory: have the kernel copy, and compare sizes only; copies are presumed until `keepwatch verify` has read them
+    #[arg(long)]
+    pub no_hash: bool,
     /// Bytes a second, such as 10M, or a table: "08:00,20M 19:00,off"
     #[arg(long, value_name = "RATE")]
     pub bwlimit: Option<String>,
@@ -234,6 +237,10 @@ fn spec(args: &Args, target: TargetUrl, context: &Context) -> Result<ReplicaSpec
     };
     spec.timeout = args.timeout.as_deref().map(duration).transpose()?;
     spec.transfers = args.transfers.map(u64::from);
+    spec.hash = !args.no_hash;
+    if let Err((message, hint)) = spec.check_hash() {
+        return Err(CommandError::usage(message).hint(hint));
+    }
     let table = args.bwlimit.as_deref().map(Timetable::parse).transpose();
     spec.bwlimit = table.map_err(|error| CommandError::usage(error.to_string()))?;
     if let TargetUrl::Rclone(_) = spec.url {

@@ -58,6 +58,7 @@ pub struct RawReplica {
     trash_keep: Option<Sourced<Duration>>,
     transfers: Option<Sourced<u64>>,
     bwlimit: Option<Sourced<Timetable>>,
+    hash: Option<Sourced<bool>>,
     verify_every: Option<Sourced<Duration>>,
     verify_bwlimit: Option<Sourced<Timetable>>,
     endpoint: Option<Sourced<String>>,
@@ -172,6 +173,8 @@ pub struct ReplicaSpec {
     pub transfers: Option<u64>,
     /// How fast; `None`: as fast as it goes.
     pub bwlimit: Option<Timetable>,
+    /// Whether files are hashed while they are copied.
+    pub hash: bool,
     /// How old the last check of a copy may grow before it is read again, and how fast.
     pub scrubbing: Scrubbing,
     /// How S3, Google's or Azure's store is reached.
@@ -218,6 +221,7 @@ impl ReplicaSpec {
             trash_keep: TRASH_KEEP,
             transfers: None,
             bwlimit: None,
+            hash: true,
             scrubbing: Scrubbing::default(),
             aws: aws::Source::default(),
             timeout: None,
@@ -322,11 +326,26 @@ impl ReplicaSpec {
             trash_keep: self.trash_keep,
             limits: Limits { delete_percent_max, may_empty, allow_deletes },
             transfers: transfers.unwrap_or_else(|| self.url.transfers()),
+            hash: self.hash,
             scrubbing: self.scrubbing.clone(),
             once: false,
             owner: None,
             meter: Arc::new(Meter::default()),
         }
+    }
+
+    /// Why files have to be hashed while they are copied, if they are not to be.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn check_hash(&self) -> Result<(), (&'static str, &'static str)> {
+        if self.hash || self.url.local_dir().is_some() {
+            return Ok(());
+        }
+        Err((
+            "only what is copied to a directory of this machine need not be hashed",
+            "leave that out: what is sent is read anyway",
+        ))
     }
 
     /// Why it would be copied into what it copies, or the other way round, if it would.
@@ -409,6 +428,7 @@ impl RawReplica {
             trash_keep: table.duration("trash_keep", problems),
             transfers: table.count("transfers", problems),
             bwlimit: table.parsed("bwlimit", problems, Timetable::parse),
+            hash: table.boolean("hash", problems),
             verify_every: table.duration("verify_every", problems),
             verify_bwlimit: table.parsed("verify_bwlimit", problems, Timetable::parse),
             endpoint: table.string("endpoint", problems),
@@ -505,6 +525,11 @@ impl RawReplica {
             && !(1..=TRANSFERS_MAX).contains(&transfers)
         {
             problems.push(Problem::new(origin, format!("`transfers` must be from 1 to {TRANSFERS_MAX}")));
+        }
+        let origin = self.hash.as_ref().map(|hash| hash.origin.clone());
+        spec.hash = take.or(&key("hash"), self.hash, spec.hash);
+        if let (Err((message, hint)), Some(origin)) = (spec.check_hash(), origin) {
+            problems.push(Problem::new(origin, format!("replica `{name}`: {message}")).hint(hint));
         }
         spec.scrubbing = Scrubbing {
             every: take.or(&key("verify_every"), self.verify_every.map(|every| every.map(Some)), None),

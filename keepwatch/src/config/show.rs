@@ -132,6 +132,9 @@ impl Lister<'_> {
         self.add(&section, "may_empty", replica.limits.may_empty);
         self.add(&section, "trash_keep", format_duration(replica.trash_keep));
         self.add(&section, "transfers", integer(replica.transfers.unwrap_or(replica.url.transfers() as u64)));
+        if !replica.hash {
+            self.add(&section, "hash", replica.hash);
+        }
         if let Some(table) = &replica.bwlimit {
             self.add(&section, "bwlimit", table.to_string());
         }

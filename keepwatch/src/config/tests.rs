@@ -150,6 +150,7 @@ fn a_replica_is_checked_against_roots_and_other_replicas() {
         ("[replicas.b]\nurl = \"/b\"\nfilter = [\"*.jpg\"]", "the rule `*.jpg`"),
         ("[replicas.b]\nurl = \"/b\"\nbwlimit = \"fast\"", "no bandwidth"),
         ("[replicas.b]\nurl = \"/b\"\nmax_delete = \"200%\"", "no share"),
+        ("[replicas.b]\nurl = \"ssh://b/b\"\nhash = false", "need not be hashed"),
         ("[replicas.b]\nurl = \"/b\"\ntransfers = 0", "`transfers` must be from 1"),
         ("[replicas.b]\nurl = \"/b\"\n[replicas.c]\nurl = \"/b/c\"", "replicas `b` and `c` lie in one another"),
     ] {

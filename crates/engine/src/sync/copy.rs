@@ -1,4 +1,5 @@
-//! One original to a target: opened without leaving its root, read once, hashed on the way, and the same version before and after.
+//! One original to a target: opened without leaving its root, read once, hashed on the way (unless that is not wanted), and the same
+//! version before and after.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,6 +20,8 @@ use crate::target::{Content, Meta, Session, Staged, TargetError};
 #[derive(Debug)]
 pub struct Source {
     top: OwnedFd,
+    /// Whether every file is read and hashed on its way.
+    is_hashed: bool,
 }
 
 /// An original that a target has taken in.
@@ -26,7 +29,7 @@ pub struct Source {
 pub struct Taken {
     /// To be published.
     pub staged: Staged,
-    /// The hash of a file's content.
+    /// The hash of a file's content; `None` of what is no file, and of one that was not read.
     pub sha256: Option<Digest>,
 }
 
@@ -51,7 +54,13 @@ impl Source {
     /// The system's answer.
     pub fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Source { top: rustix::fs::open(root, flags, Mode::empty())? })
+        Ok(Source { top: rustix::fs::open(root, flags, Mode::empty())?, is_hashed: true })
+    }
+
+    /// The same, but a target may take files in without their being read here: of what it takes so, only the size is known.
+    #[must_use]
+    pub fn unhashed(self) -> Self {
+        Source { is_hashed: false, ..self }
     }
 
     /// The attributes that a directory has now.
@@ -118,17 +127,23 @@ impl Source {
         let before = self.checked(file.as_fd(), original)?;
         let meta = meta_of(&before, xattrs(file.as_fd()));
         let file = File::from(file);
-        let mut bytes = Hashing { inner: &file, expected: original.size, hash: Sha256::new(), length: 0 };
         let is_sparse = u64::try_from(before.st_blocks).unwrap_or(0).saturating_mul(512) < original.size;
-        let content = Content::File { bytes: &mut bytes, size: original.size, is_sparse };
-        let staged = session.stage(place, &meta, content)?;
-        let (hash, length) = (bytes.hash, bytes.length);
+        let unread = if self.is_hashed || is_sparse { None } else { session.stage_open(place, &meta, &file)? };
+        let (staged, length, sha256) = match unread {
+            Some((staged, length)) => (staged, length, None),
+            None => {
+                let mut bytes = Hashing { inner: &file, expected: original.size, hash: Sha256::new(), length: 0 };
+                let content = Content::File { bytes: &mut bytes, size: original.size, is_sparse };
+                let staged = session.stage(place, &meta, content)?;
+                (staged, bytes.length, Some(Digest(bytes.hash.finalize().into())))
+            }
+        };
         let after = rustix::fs::fstat(&file);
         if length != original.size || !after.is_ok_and(|after| same_state(&before, &after)) {
             session.discard(staged);
             return Err(CopyError::Changed);
         }
-        Ok(Taken { staged, sha256: Some(Digest(hash.finalize().into())) })
+        Ok(Taken { staged, sha256 })
     }
 
     fn take_node(

@@ -29,6 +29,7 @@ mod memory;
 mod throttle;
 mod url;
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
@@ -312,6 +313,14 @@ pub trait Session: Send + Sync {
     /// # Errors
     /// [`TargetError`]; nothing is left of it then.
     fn stage(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged>;
+    /// The same for a file that lies open at its beginning, if the kernel can copy it there without its being read here; and the bytes
+    /// that it had. `None`: that cannot be, and nothing was read.
+    ///
+    /// # Errors
+    /// [`TargetError`]; nothing is left of it then.
+    fn stage_open(&self, _path: &RelPath, _meta: &Meta, _file: &File) -> Result<Option<(Staged, u64)>> {
+        Ok(None)
+    }
     /// Gives up what was staged.
     fn discard(&self, staged: Staged);
     /// Makes objects durable and puts each at its path, one answer for each. What stood there is replaced; if `keep` is a

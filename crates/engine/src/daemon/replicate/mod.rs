@@ -559,7 +559,10 @@ impl Keeper {
                 top: kept.path.as_os_str().as_bytes().to_vec(),
                 placement: kept.placement.clone(),
                 filter: Arc::clone(&kept.filter),
-                source: Source::open(&kept.path).ok(),
+                source: Source::open(&kept.path).ok().map(|source| match self.settings.hash {
+                    true => source,
+                    false => source.unhashed(),
+                }),
             });
         }
         let mut trash = trash_of(meter::now()).filter(|_| self.settings.on_delete != OnDelete::Delete);

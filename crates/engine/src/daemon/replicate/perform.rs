@@ -443,8 +443,13 @@ impl Work<'_> {
                     done.copied += 1;
                     done.bytes += job.original.size;
                     self.touch(job, touched);
-                    // Of a link there is no hash to prove.
-                    let proof = digest.map_or(Proof::Written, |_| self.proof);
+                    let proof = match (digest, job.original.kind) {
+                        (Some(_), _) => self.proof,
+                        // Nobody read it.
+                        (None, FileType::File) => Proof::Presumed,
+                        // Of a link there is no hash to prove.
+                        (None, _) => Proof::Written,
+                    };
                     done.acts.push(self.copied(job, None, digest, proof));
                 }
                 Err(error) => self.note(job, error, done),

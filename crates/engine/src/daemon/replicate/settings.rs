@@ -63,6 +63,9 @@ pub struct ReplicaSettings {
     pub limits: Limits,
     /// Files copied at the same time.
     pub transfers: usize,
+    /// Whether every file is read and hashed while it is copied. If not, a directory lets the kernel copy it; such a copy is `presumed`
+    /// until it is verified.
+    pub hash: bool,
     /// How its copies are verified.
     pub scrubbing: Scrubbing,
     /// End when all is there, rather than follow.

@@ -218,6 +218,10 @@ impl Session for LocalSession {
         self.staging.take(path, meta, content)
     }
 
+    fn stage_open(&self, path: &RelPath, meta: &Meta, file: &File) -> Result<Option<(Staged, u64)>> {
+        self.staging.take_open(path, meta, file)
+    }
+
     fn discard(&self, staged: Staged) {
         self.staging.discard(&staged);
     }

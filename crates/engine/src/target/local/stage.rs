@@ -23,6 +23,8 @@ use crate::target::{Content, Meta, Result, STAGING, Staged, TargetError, shown};
 
 /// The most that is read at once.
 const BUFFER_MAX: usize = 256 * 1024;
+/// The most that the kernel copies at once.
+const KERNEL_STEP: usize = 64 * 1024 * 1024;
 /// Zeros are left out in runs of this length, and at such offsets.
 const HOLE: usize = 4096;
 /// Characters of a state's id in the names of what is staged: as many as a UUID has digits.
@@ -80,38 +82,61 @@ impl Staging {
 
     /// Takes something in.
     pub(super) fn take(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let staged = Staged { path: path.clone(), number };
-        match self.write(number, path, meta, content) {
-            Ok(()) => Ok(staged),
-            Err(error) => {
-                self.discard(&staged);
-                Err(error)
-            }
+        let taken = self.taking(path, |number| self.write(number, path, meta, content).map(Some))?;
+        // It is never `None`.
+        taken.map(|(staged, ())| staged).ok_or_else(|| of_errno("write", path, Errno::IO))
+    }
+
+    /// Takes a file in that the kernel copies, and its bytes. `None`: it cannot copy between these two.
+    pub(super) fn take_open(&self, path: &RelPath, meta: &Meta, from: &File) -> Result<Option<(Staged, u64)>> {
+        self.taking(path, |number| {
+            self.put_file(number, path, meta, |to| copy_by_kernel(from, to).map_err(io("write", path)))
+        })
+    }
+
+    /// Has something taken in under a new number. Nothing is left of it if that fails, or `None` comes of it.
+    fn taking<T>(&self, path: &RelPath, put: impl FnOnce(u64) -> Result<Option<T>>) -> Result<Option<(Staged, T)>> {
+        let staged = Staged { path: path.clone(), number: self.next.fetch_add(1, Ordering::Relaxed) };
+        let put = put(staged.number);
+        if !matches!(put, Ok(Some(_))) {
+            self.discard(&staged);
         }
+        Ok(put?.map(|put| (staged, put)))
+    }
+
+    /// Makes a file, has it filled and gives it its attributes, unless nothing came of the filling.
+    fn put_file<T>(
+        &self,
+        number: u64,
+        path: &RelPath,
+        meta: &Meta,
+        fill: impl FnOnce(&mut File) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        // Nobody else finds it here, so it may have its mode from the start.
+        let mode = Mode::from(meta.mode & 0o777);
+        let nameless = self.make_nameless(mode).map_err(io("write", path))?;
+        let is_nameless = nameless.is_some();
+        let made = match nameless {
+            Some(file) => file,
+            None => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                rustix::fs::openat(&self.dir, &*self.name(number), flags, mode).map_err(io("write", path))?
+            }
+        };
+        let mut file = File::from(made);
+        let Some(filled) = fill(&mut file)? else { return Ok(None) };
+        set_meta_of(file.as_fd(), meta).map_err(io("set the attributes of", path))?;
+        if is_nameless {
+            self.nameless().insert(number, file.into());
+        }
+        Ok(Some(filled))
     }
 
     fn write(&self, number: u64, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<()> {
         let (dir, name) = (self.dir.as_fd(), self.name(number));
         match content {
             Content::File { bytes, size, is_sparse } => {
-                // Nobody else finds it here, so it may have its mode from the start.
-                let mode = Mode::from(meta.mode & 0o777);
-                let nameless = self.make_nameless(mode).map_err(io("write", path))?;
-                let is_nameless = nameless.is_some();
-                let made = match nameless {
-                    Some(file) => file,
-                    None => {
-                        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                        rustix::fs::openat(dir, &*name, flags, mode).map_err(io("write", path))?
-                    }
-                };
-                let mut file = File::from(made);
-                fill(&mut file, path, bytes, size, is_sparse)?;
-                set_meta_of(file.as_fd(), meta).map_err(io("set the attributes of", path))?;
-                if is_nameless {
-                    self.nameless().insert(number, file.into());
-                }
+                self.put_file(number, path, meta, |file| fill(file, path, bytes, size, is_sparse).map(Some))?;
             }
             Content::Symlink(to) => {
                 rustix::fs::symlinkat(OsStr::from_bytes(to), dir, &*name).map_err(io("make the link", path))?;
@@ -252,6 +277,24 @@ fn clear(staging: &OwnedFd, tag: &str) -> rustix::io::Result<()> {
         rustix::fs::unlinkat(staging, &**name, AtFlags::empty())?;
     }
     Ok(())
+}
+
+/// Has the kernel copy what is open, to its end, and tells how much that was; where it can, both share their blocks then. `None`: it
+/// cannot copy between these two, and nothing was read.
+fn copy_by_kernel(from: &File, to: &File) -> rustix::io::Result<Option<u64>> {
+    let mut copied: u64 = 0;
+    loop {
+        match rustix::fs::copy_file_range(from, None, to, None, KERNEL_STEP) {
+            // Of some files that can only be read it says that they are empty.
+            Ok(0) => return Ok((copied > 0).then_some(copied)),
+            Ok(step) => copied += step as u64,
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::BADF) if copied == 0 => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Copies until the end of what is read.
