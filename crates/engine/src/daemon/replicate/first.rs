@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use keepwatch_journal::{Batch, Reader};
 
+use super::ahead::Ahead;
 use super::ground::Ground;
 use super::pass::BATCH_BYTES_MAX;
-use super::perform::Ahead;
 use super::round::{Dirty, Paths};
 use super::{AtWork, Keeper, LOOK_WAIT, Phase, Trouble, next_batches, records};
 use crate::model::{Body, FileType, Op, Record, Seq};

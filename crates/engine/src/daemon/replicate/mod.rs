@@ -5,6 +5,7 @@
 //! pass, and from there on the journal's records say at which paths to look again. What was done is journaled as acts by the
 //! one sequencer, and applied to the inventory like everything else; a round waits for its own acts before the next begins.
 
+mod ahead;
 mod deletes;
 mod expiry;
 mod first;

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
-use super::perform::{Ahead, Done, Job, Touched, What};
+use super::ahead::Ahead;
+use super::perform::{Done, Job, Touched, What};
 use super::round::{as_held, shown};
 use super::streams::{Copies, Fault, Listing, Originals, Patience, held, path_of};
 use super::{AtWork, Keeper, NO_DIR, Trouble};

@@ -3,13 +3,11 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Scope;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-
+use super::ahead::Ahead;
 use crate::model::{Body, Copied, Digest, FileType, Proof, RelPath, ReplicaName, RootName, Seq, Withdrawal, Withdrawn};
 use crate::sync::copy::{CopyError, Source, Taken};
 use crate::sync::filter::Filter;
@@ -20,9 +18,6 @@ use crate::target::{self, Meta, Session, TargetError};
 /// So many are taken in while those before them are published, and those before them told. Fewer cost more syncs, more keep the disk idle for longer before
 /// the first is published, and the inventory after the last.
 pub(super) const PIECE: usize = 4_096;
-/// Pieces that may be under way while more is planned: one is taken in, one is published. More only where they are of so few files
-/// that threads had nothing to do.
-const AHEAD_MAX: usize = 2;
 
 /// A root, as a replica sees it at work.
 pub(super) struct RootAtWork {
@@ -68,162 +63,10 @@ pub(super) enum What {
 
 /// What came of letting the target take one in, and how long that took; `None`: it was not tried, because the target is in
 /// trouble.
-type Tried = Option<(Result<Taken, CopyError>, Duration)>;
+pub(super) type Tried = Option<(Result<Taken, CopyError>, Duration)>;
 
 /// Directories, by their roots, whose times change by what is done.
 pub(super) type Touched = BTreeSet<(usize, RelPath)>;
-
-/// Pieces that a target takes in, so many files at a time, and publishes as they are whole, beside the thread that plans and
-/// tells. A large file holds up none but the piece that it is in.
-pub(super) struct Ahead<'s, 'e> {
-    scope: &'s Scope<'s, 'e>,
-    work: &'s Work<'s>,
-    /// Threads that take in.
-    takers: usize,
-    wanted: (Sender<Wanted>, Receiver<Wanted>),
-    whole: Sender<Arc<Piece>>,
-    published: Receiver<(Arc<Piece>, Done, Touched)>,
-    under_way: Vec<Arc<Piece>>,
-    state: Arc<AheadState>,
-}
-
-/// One job of a piece, by its number.
-type Wanted = (Arc<Piece>, usize);
-
-/// What is published together.
-struct Piece {
-    jobs: Vec<Job>,
-    tried: Mutex<Vec<Tried>>,
-    /// Jobs that were not yet tried.
-    left: AtomicUsize,
-}
-
-#[derive(Default)]
-struct AheadState {
-    /// Nothing else is taken in.
-    is_in_trouble: AtomicBool,
-    /// Nothing else is published.
-    is_given_up: AtomicBool,
-}
-
-impl<'s, 'e> Ahead<'s, 'e> {
-    /// Begins to take in and publish what comes.
-    pub(super) fn start(scope: &'s Scope<'s, 'e>, work: &'s Work<'_>) -> Self {
-        let (whole, to_publish) = unbounded::<Arc<Piece>>();
-        let (publish, published) = unbounded();
-        let state = Arc::<AheadState>::default();
-        let ahead = Arc::clone(&state);
-        scope.spawn(move || {
-            for piece in to_publish {
-                let (mut done, mut touched) = (Done::default(), Touched::new());
-                let tried = std::mem::take(&mut *piece.tried());
-                if ahead.is_given_up.load(Ordering::Relaxed) {
-                    work.discard(tried);
-                } else {
-                    work.publish(&piece.jobs, tried, &mut done, &mut touched);
-                }
-                // After trouble with the target nothing else is begun.
-                ahead.is_given_up.fetch_or(done.trouble.is_some(), Ordering::Relaxed);
-                let _ = publish.send((piece, done, touched));
-            }
-        });
-        Ahead { scope, work, takers: 0, wanted: unbounded(), whole, published, under_way: Vec::new(), state }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.under_way.is_empty()
-    }
-
-    /// What may be at the target by now, and was not told of.
-    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.under_way.iter().flat_map(|piece| piece.jobs.iter())
-    }
-
-    /// Whether nothing else need be planned to keep all at work.
-    fn has_enough(&self) -> bool {
-        self.under_way.len() > AHEAD_MAX && self.jobs_under_way() > 2 * self.work.transfers
-    }
-
-    fn jobs_under_way(&self) -> usize {
-        self.under_way.iter().map(|piece| piece.jobs.len()).sum()
-    }
-
-    fn begin(&mut self, jobs: Vec<Job>) {
-        let count = jobs.len();
-        let tried = Mutex::new((0..count).map(|_| None).collect());
-        let piece = Arc::new(Piece { jobs, tried, left: AtomicUsize::new(count) });
-        for number in 0..count {
-            let _ = self.wanted.0.send((Arc::clone(&piece), number));
-        }
-        self.under_way.push(piece);
-        while self.takers < self.work.transfers.min(self.jobs_under_way()) {
-            self.takers += 1;
-            let (work, wanted, whole, state) =
-                (self.work, self.wanted.1.clone(), self.whole.clone(), Arc::clone(&self.state));
-            self.scope.spawn(move || {
-                for (piece, number) in wanted {
-                    let turn = Turn { piece, whole: &whole };
-                    turn.piece.take(number, work, &state);
-                }
-            });
-        }
-    }
-
-    /// Waits for one that is under way. `None`: none is.
-    fn wait(&mut self) -> Option<(Done, Touched)> {
-        let published = if self.is_empty() { None } else { self.published.recv().ok() };
-        self.ended(published)
-    }
-
-    /// One that was published. `None`: none was.
-    fn look(&mut self) -> Option<(Done, Touched)> {
-        let published = self.published.try_recv().ok();
-        self.ended(published)
-    }
-
-    fn ended(&mut self, published: Option<(Arc<Piece>, Done, Touched)>) -> Option<(Done, Touched)> {
-        let (piece, done, touched) = published?;
-        self.under_way.retain(|other| !Arc::ptr_eq(other, &piece));
-        Some((done, touched))
-    }
-
-    /// Gives up what is under way; what was published nevertheless.
-    pub(super) fn give_up(mut self) -> impl Iterator<Item = Done> {
-        self.state.is_in_trouble.store(true, Ordering::Relaxed);
-        self.state.is_given_up.store(true, Ordering::Relaxed);
-        std::iter::from_fn(move || self.wait()).map(|(done, _)| done)
-    }
-}
-
-/// One job's turn. When the last of a piece is over, however it ended, the piece goes on.
-struct Turn<'a> {
-    piece: Arc<Piece>,
-    whole: &'a Sender<Arc<Piece>>,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if self.piece.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let _ = self.whole.send(Arc::clone(&self.piece));
-        }
-    }
-}
-
-impl Piece {
-    fn tried(&self) -> MutexGuard<'_, Vec<Tried>> {
-        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets the target take one in, unless it is in trouble.
-    fn take(&self, number: usize, work: &Work<'_>, state: &AheadState) {
-        if state.is_in_trouble.load(Ordering::Relaxed) {
-            return;
-        }
-        let (result, is_in_trouble) = work.take(&self.jobs[number]);
-        state.is_in_trouble.fetch_or(is_in_trouble, Ordering::Relaxed);
-        self.tried()[number] = Some(result);
-    }
-}
 
 /// What came of it.
 #[derive(Default)]
@@ -410,7 +253,7 @@ impl Work<'_> {
             ahead.begin(jobs);
         }
         while done.trouble.is_none()
-            && let Some((published, dirs)) = if goes_on && !ahead.has_enough() { ahead.look() } else { ahead.wait() }
+            && let Some((published, dirs)) = ahead.next(goes_on)
         {
             done.join(published);
             touched.extend(dirs);
@@ -418,7 +261,7 @@ impl Work<'_> {
     }
 
     /// Publishes what was taken in.
-    fn publish(&self, jobs: &[Job], tried: Vec<Tried>, done: &mut Done, touched: &mut Touched) {
+    pub(super) fn publish(&self, jobs: &[Job], tried: Vec<Tried>, done: &mut Done, touched: &mut Touched) {
         let (mut staged, mut published) = (Vec::new(), Vec::new());
         for (job, tried) in jobs.iter().zip(tried) {
             let (taken, took) = tried.unzip();
@@ -458,7 +301,7 @@ impl Work<'_> {
     }
 
     /// Gives up what was taken in.
-    fn discard(&self, tried: Vec<Tried>) {
+    pub(super) fn discard(&self, tried: Vec<Tried>) {
         for (taken, _) in tried.into_iter().flatten() {
             if let Ok(taken) = taken {
                 self.session.discard(taken.staged);
@@ -467,7 +310,7 @@ impl Work<'_> {
     }
 
     /// Lets the target take one in; how long that took, and whether the target is in trouble.
-    fn take(&self, job: &Job) -> ((Result<Taken, CopyError>, Duration), bool) {
+    pub(super) fn take(&self, job: &Job) -> ((Result<Taken, CopyError>, Duration), bool) {
         let begun = Instant::now();
         let result = match &self.roots[job.root].source {
             Some(source) => source.take(&job.path, &job.original, self.session, &self.place(job.root, &job.path)),

@@ -82,36 +82,40 @@ impl Staging {
 
     /// Takes something in.
     pub(super) fn take(&self, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<Staged> {
-        let taken = self.taking(path, |number| self.write(number, path, meta, content).map(Some))?;
-        // It is never `None`.
-        taken.map(|(staged, ())| staged).ok_or_else(|| of_errno("write", path, Errno::IO))
+        let (staged, ()) = self.taking(path, |number| self.write(number, path, meta, content))?;
+        Ok(staged)
     }
 
     /// Takes a file in that the kernel copies, and its bytes. `None`: it cannot copy between these two.
     pub(super) fn take_open(&self, path: &RelPath, meta: &Meta, from: &File) -> Result<Option<(Staged, u64)>> {
-        self.taking(path, |number| {
-            self.put_file(number, path, meta, |to| copy_by_kernel(from, to).map_err(io("write", path)))
-        })
-    }
-
-    /// Has something taken in under a new number. Nothing is left of it if that fails, or `None` comes of it.
-    fn taking<T>(&self, path: &RelPath, put: impl FnOnce(u64) -> Result<Option<T>>) -> Result<Option<(Staged, T)>> {
-        let staged = Staged { path: path.clone(), number: self.next.fetch_add(1, Ordering::Relaxed) };
-        let put = put(staged.number);
-        if !matches!(put, Ok(Some(_))) {
+        let copy = |to: &mut File| copy_by_kernel(from, to).map_err(io("write", path));
+        let (staged, copied) = self.taking(path, |number| self.put_file(number, path, meta, copy))?;
+        if copied.is_none() {
             self.discard(&staged);
         }
-        Ok(put?.map(|put| (staged, put)))
+        Ok(copied.map(|copied| (staged, copied)))
     }
 
-    /// Makes a file, has it filled and gives it its attributes, unless nothing came of the filling.
+    /// Has something taken in under a new number; if that fails nothing is left of it.
+    fn taking<T>(&self, path: &RelPath, put: impl FnOnce(u64) -> Result<T>) -> Result<(Staged, T)> {
+        let staged = Staged { path: path.clone(), number: self.next.fetch_add(1, Ordering::Relaxed) };
+        match put(staged.number) {
+            Ok(put) => Ok((staged, put)),
+            Err(error) => {
+                self.discard(&staged);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a file, has it filled, and gives it its attributes.
     fn put_file<T>(
         &self,
         number: u64,
         path: &RelPath,
         meta: &Meta,
-        fill: impl FnOnce(&mut File) -> Result<Option<T>>,
-    ) -> Result<Option<T>> {
+        fill: impl FnOnce(&mut File) -> Result<T>,
+    ) -> Result<T> {
         // Nobody else finds it here, so it may have its mode from the start.
         let mode = Mode::from(meta.mode & 0o777);
         let nameless = self.make_nameless(mode).map_err(io("write", path))?;
@@ -124,19 +128,19 @@ impl Staging {
             }
         };
         let mut file = File::from(made);
-        let Some(filled) = fill(&mut file)? else { return Ok(None) };
+        let filled = fill(&mut file)?;
         set_meta_of(file.as_fd(), meta).map_err(io("set the attributes of", path))?;
         if is_nameless {
             self.nameless().insert(number, file.into());
         }
-        Ok(Some(filled))
+        Ok(filled)
     }
 
     fn write(&self, number: u64, path: &RelPath, meta: &Meta, content: Content<'_>) -> Result<()> {
         let (dir, name) = (self.dir.as_fd(), self.name(number));
         match content {
             Content::File { bytes, size, is_sparse } => {
-                self.put_file(number, path, meta, |file| fill(file, path, bytes, size, is_sparse).map(Some))?;
+                self.put_file(number, path, meta, |file| fill(file, path, bytes, size, is_sparse))?;
             }
             Content::Symlink(to) => {
                 rustix::fs::symlinkat(OsStr::from_bytes(to), dir, &*name).map_err(io("make the link", path))?;
