@@ -157,3 +157,163 @@ impl Piece {
         self.tried()[number] = Some(result);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+    use std::io::{self, Read};
+    use std::ops::ControlFlow;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::Path;
+    use std::sync::Condvar;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::daemon::replicate::perform::{RootAtWork, What};
+    use crate::model::{FileType, Proof, RelPath, ReplicaName, RootName, Seq};
+    use crate::sync::copy::Source;
+    use crate::sync::filter::{Filter, FilterText};
+    use crate::sync::layout::Placement;
+    use crate::sync::plan::Original;
+    use crate::target::{Content, Found, Meta, Result, Session, Staged, TargetError, shown};
+
+    /// What happened at the target: names that were tried and, behind `!`, that were published.
+    #[derive(Default)]
+    struct Slow {
+        happened: Mutex<Vec<String>>,
+        is_more: Condvar,
+    }
+
+    impl Slow {
+        fn note(&self, what: String) {
+            self.happened.lock().unwrap().push(what);
+            self.is_more.notify_all();
+        }
+
+        fn wait_for(&self, what: &str) {
+            let not_yet = |happened: &mut Vec<String>| !happened.iter().any(|one| one == what);
+            let long = Duration::from_secs(20);
+            let happened = self.happened.lock().unwrap();
+            assert!(!self.is_more.wait_timeout_while(happened, long, not_yet).unwrap().1.timed_out(), "no {what}");
+        }
+    }
+
+    /// Takes `large` only when `small` is published, and is gone when it is to take `bad`, which all `after…` wait for.
+    impl Session for Slow {
+        fn stage(&self, path: &RelPath, _: &Meta, content: Content<'_>) -> Result<Staged> {
+            let Content::File { bytes, .. } = content else { unreachable!("there are only files") };
+            io::copy(bytes, &mut io::sink()).unwrap();
+            let name = shown(path);
+            self.note(name.clone());
+            match name.as_str() {
+                "large" => self.wait_for("!small"),
+                "bad" => return Err(TargetError::Away { place: "there".to_owned(), why: "it is gone".to_owned() }),
+                after if after.starts_with("after") => self.wait_for("bad"),
+                _ => {}
+            }
+            Ok(Staged { path: path.clone(), number: 0 })
+        }
+        fn publish(&self, staged: Vec<Staged>, _: Option<&RelPath>) -> Vec<Result<()>> {
+            staged.iter().for_each(|staged| self.note(format!("!{}", shown(&staged.path))));
+            staged.iter().map(|_| Ok(())).collect()
+        }
+        fn discard(&self, _: Staged) {}
+        fn list(&self, _: &RelPath, _: &mut dyn FnMut(&RelPath, Found) -> ControlFlow<()>) -> Result<()> {
+            unreachable!()
+        }
+        fn look(&self, _: &RelPath) -> Result<Option<Found>> {
+            unreachable!()
+        }
+        fn read(&self, _: &RelPath) -> Result<Box<dyn Read + Send>> {
+            unreachable!()
+        }
+        fn make_dir(&self, _: &RelPath) -> Result<()> {
+            unreachable!()
+        }
+        fn set_meta(&self, _: &RelPath, _: FileType, _: &Meta) -> Result<()> {
+            unreachable!()
+        }
+        fn link(&self, _: &RelPath, _: &RelPath) -> Result<()> {
+            unreachable!()
+        }
+        fn rename(&self, _: &RelPath, _: &RelPath) -> Result<()> {
+            unreachable!()
+        }
+        fn remove(&self, _: &RelPath) -> Result<bool> {
+            unreachable!()
+        }
+        fn sync(&self) -> Result<()> {
+            unreachable!()
+        }
+    }
+
+    fn job(top: &Path, name: &str) -> Job {
+        fs::write(top.join(name), name).unwrap();
+        let facts = fs::metadata(top.join(name)).unwrap();
+        let original = Original {
+            file: 1,
+            kind: FileType::File,
+            size: facts.size(),
+            mtime_ns: facts.mtime() * 1_000_000_000 + facts.mtime_nsec(),
+            inode: facts.ino(),
+            nlink: 1,
+            target: None,
+            version: Seq::ZERO,
+            last: Seq::ZERO,
+            is_settled: true,
+        };
+        Job { root: 0, path: RelPath::new(name).unwrap(), original, what: What::Put }
+    }
+
+    /// What happened, and what came of these pieces.
+    fn take(pieces: &[&[&str]]) -> (Vec<String>, Vec<Done>) {
+        let (dir, session) = (tempfile::tempdir().unwrap(), Slow::default());
+        let roots = [RootAtWork {
+            name: RootName::new("records"),
+            top: Vec::new(),
+            placement: Placement::behind(b""),
+            filter: Arc::new(Filter::new(&FilterText::default()).unwrap()),
+            source: Source::open(dir.path()).ok(),
+        }];
+        let replica = ReplicaName::new("there");
+        let work = Work {
+            replica: &replica,
+            session: &session,
+            roots: &roots,
+            trash: None,
+            transfers: 2,
+            proof: Proof::Written,
+        };
+        let done = std::thread::scope(|scope| {
+            let mut ahead = Ahead::start(scope, &work);
+            for names in pieces {
+                ahead.begin(names.iter().map(|name| job(dir.path(), name)).collect());
+            }
+            assert_eq!(ahead.jobs().count(), pieces.iter().map(|names| names.len()).sum::<usize>());
+            let mut done = Vec::new();
+            done.extend(std::iter::from_fn(|| ahead.next(false).map(|(done, _)| done)));
+            assert!(ahead.is_empty());
+            done
+        });
+        let happened = session.happened.lock().unwrap().clone();
+        (happened, done)
+    }
+
+    #[test]
+    fn a_large_file_holds_up_only_the_piece_that_it_is_in() {
+        let (happened, done) = take(&[&["large", "beside"], &["small"], &["last"]]);
+        assert_eq!(done.iter().map(|done| done.copied).sum::<u64>(), 4);
+        assert_eq!(happened.iter().filter(|what| what.starts_with('!')).count(), 4);
+    }
+
+    #[test]
+    fn after_trouble_nothing_else_is_begun_and_all_of_it_ends() {
+        let many: Vec<String> = (0..500).map(|number| format!("after {number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let (happened, done) = take(&[&["bad"], &many]);
+        assert_eq!(done.len(), 2);
+        assert_eq!(done.iter().filter(|done| done.trouble.is_some()).count(), 1);
+        assert!(happened.iter().filter(|what| what.starts_with("after")).count() < 500);
+    }
+}
