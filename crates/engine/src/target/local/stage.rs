@@ -283,12 +283,15 @@ fn clear(staging: &OwnedFd, tag: &str) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Has the kernel copy what is open, to its end, and tells how much that was; where it can, both share their blocks then. `None`: it
+/// Has the kernel copy what is open, as much as it has now, and tells how much that was; where it can, both share their blocks then. `None`: it
 /// cannot copy between these two, and nothing was read.
 fn copy_by_kernel(from: &File, to: &File) -> rustix::io::Result<Option<u64>> {
+    // One that grows meanwhile would have no end.
+    let size = u64::try_from(rustix::fs::fstat(from)?.st_size).unwrap_or(0);
     let mut copied: u64 = 0;
     loop {
-        match rustix::fs::copy_file_range(from, None, to, None, KERNEL_STEP) {
+        let step = KERNEL_STEP.min(usize::try_from(size - copied).unwrap_or(KERNEL_STEP));
+        match rustix::fs::copy_file_range(from, None, to, None, step) {
             // Of some files that can only be read it says that they are empty.
             Ok(0) => return Ok((copied > 0).then_some(copied)),
             Ok(step) => copied += step as u64,
