@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Scope;
+use std::thread::{Scope, ScopedJoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
+use super::LOOK_WAIT;
 use super::perform::{Done, Job, Touched, Tried, Work};
 
 /// Pieces that may be under way while more is planned: one is taken in, one is published. More only where they are of so few files
@@ -18,7 +19,7 @@ pub(super) struct Ahead<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
     work: &'s Work<'s>,
     /// Threads that take in.
-    takers: usize,
+    takers: Vec<ScopedJoinHandle<'s, ()>>,
     wanted: (Sender<Wanted>, Receiver<Wanted>),
     whole: Sender<Arc<Piece>>,
     published: Receiver<(Arc<Piece>, Done, Touched)>,
@@ -66,7 +67,7 @@ impl<'s, 'e> Ahead<'s, 'e> {
                 let _ = publish.send((piece, done, touched));
             }
         });
-        Ahead { scope, work, takers: 0, wanted: unbounded(), whole, published, under_way: Vec::new(), state }
+        Ahead { scope, work, takers: Vec::new(), wanted: unbounded(), whole, published, under_way: Vec::new(), state }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -96,16 +97,15 @@ impl<'s, 'e> Ahead<'s, 'e> {
             let _ = self.wanted.0.send((Arc::clone(&piece), number));
         }
         self.under_way.push(piece);
-        while self.takers < self.work.transfers.min(self.jobs_under_way()) {
-            self.takers += 1;
+        while self.takers.len() < self.work.transfers.min(self.jobs_under_way()) {
             let (work, wanted, whole, state) =
                 (self.work, self.wanted.1.clone(), self.whole.clone(), Arc::clone(&self.state));
-            self.scope.spawn(move || {
+            self.takers.push(self.scope.spawn(move || {
                 for (piece, number) in wanted {
                     let turn = Turn { piece, whole: &whole };
                     turn.piece.take(number, work, &state);
                 }
-            });
+            }));
         }
     }
 
@@ -114,10 +114,21 @@ impl<'s, 'e> Ahead<'s, 'e> {
         let (piece, done, touched) = match goes_on && !self.has_enough() {
             true => self.published.try_recv().ok(),
             false if self.is_empty() => None,
-            false => self.published.recv().ok(),
+            false => self.wait(),
         }?;
         self.under_way.retain(|other| !Arc::ptr_eq(other, &piece));
         Some((done, touched))
+    }
+
+    fn wait(&self) -> Option<(Arc<Piece>, Done, Touched)> {
+        loop {
+            match self.published.recv_timeout(LOOK_WAIT) {
+                // Nobody takes anything in any more: all panicked, which whoever started them is told when they are joined.
+                Err(RecvTimeoutError::Timeout) if self.takers.iter().all(ScopedJoinHandle::is_finished) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+                published => return published.ok(),
+            }
+        }
     }
 
     /// Gives up what is under way; what was published nevertheless.
